@@ -1,0 +1,186 @@
+"""Every error of this package: whose fault it is, which rule was broken, and a stable code.
+
+```
+OIDCError                       code, status, public text safe to send, private detail for the log
+├ ConfigError                   at start-up: names the field and the cure
+├ MissingToken        401       no credentials came (RFC 6750 §3.1: the challenge carries no error code)
+├ InvalidRequest      400       the request is malformed or ambiguous
+├ TokenError          401       the token is refused
+│ ├ Malformed                   not a compact JWS of the strict form that we read
+│ ├ AlgorithmNotAllowed         `alg` is not on the allow-list
+│ ├ UnknownKey                  no key of the issuer fits
+│ ├ BadSignature                a key fits, the signature does not
+│ ├ Revoked                     the ledger holds it
+│ ├ Inactive                    the issuer says that it is not active
+│ └ ClaimError                  claim, reason: missing, invalid, mismatch, expired or not_yet
+├ InsufficientScope   403       identity is fine, permission is missing
+├ ProviderError       503       the issuer could not be asked
+│ ├ ProviderUnavailable         no answer, or an error answer
+│ └ ProviderInvalid             an answer that breaks the protocol
+└ BackendUnavailable  503       a cache tier could not be asked; the floor that knows the risk decides
+```
+
+What a client may read is `status`, `error` and `public`; `str(error)` is for the log. No error ever holds a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+ClaimReason = Literal["missing", "invalid", "mismatch", "expired", "not_yet"]
+
+
+class OIDCError(Exception):
+    """Base of every error of this package.
+
+    `code` is stable and meant for logs and metrics, `status` is the HTTP status it becomes, `error` the error code of
+    RFC 6750 §3.1 (`None`: the challenge carries none), `public` the text that may be sent to a client.
+    """
+
+    code: ClassVar[str] = "oidc_error"
+    status: ClassVar[int] = 500
+    error: ClassVar[str | None] = None
+    public: ClassVar[str] = "The request could not be authenticated."
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+class ConfigError(OIDCError):
+    """A setting cannot work. `field` names it, `problem` says what is wrong, `cure` what to write instead."""
+
+    code = "config_error"
+    public = "The service is misconfigured."
+
+    def __init__(self, field: str, problem: str, cure: str) -> None:
+        super().__init__(f"{field}: {problem}. {cure}")
+        self.field = field
+        self.problem = problem
+        self.cure = cure
+
+
+class MissingToken(OIDCError):
+    """No credentials came (RFC 6750 §3.1: no error code, only the challenge)."""
+
+    code = "missing_token"
+    status = 401
+    public = "Authentication is required."
+
+
+class InvalidRequest(OIDCError):
+    """The request is malformed, or its path or credentials can be read in two ways (RFC 6750 §3.1)."""
+
+    code = "invalid_request"
+    status = 400
+    error = "invalid_request"
+    public = "The request is malformed."
+
+
+class TokenError(OIDCError):
+    """The token is refused. All of them look the same to the client (RFC 6750 §3.1 `invalid_token`)."""
+
+    code = "invalid_token"
+    status = 401
+    error = "invalid_token"
+    public = "The access token is invalid."
+
+
+class Malformed(TokenError):
+    """Not a compact JWS (RFC 7515 §7.1) of the strict form that we read."""
+
+    code = "malformed"
+
+
+class AlgorithmNotAllowed(TokenError):
+    """The header's `alg` is not on the allow-list (RFC 8725 §3.1)."""
+
+    code = "algorithm_not_allowed"
+
+
+class UnknownKey(TokenError):
+    """No key of the issuer fits the header's `kid` and `alg` (RFC 7515 §4.1.4)."""
+
+    code = "unknown_key"
+
+
+class BadSignature(TokenError):
+    """A key fits, but the signature does not verify (RFC 7515 §5.2)."""
+
+    code = "bad_signature"
+
+
+class Revoked(TokenError):
+    """The token, its session, its subject or its client was revoked."""
+
+    code = "revoked"
+
+
+class Inactive(TokenError):
+    """The issuer answered that the token is not active (RFC 7662 §2.2)."""
+
+    code = "inactive"
+
+
+class ClaimError(TokenError):
+    """A claim (or the header's `typ`) does not hold: `claim` names it, `reason` says how."""
+
+    code = "claim"
+
+    def __init__(self, claim: str, reason: ClaimReason, detail: str = "") -> None:
+        super().__init__(detail)
+        self.claim = claim
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.claim} {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+class InsufficientScope(OIDCError):
+    """The identity is valid but lacks what the rule asks; `scopes` are those the resource needs (RFC 6750 §3.1)."""
+
+    code = "insufficient_scope"
+    status = 403
+    error = "insufficient_scope"
+    public = "The access token does not permit this request."
+
+    def __init__(self, detail: str = "", scopes: Iterable[str] = ()) -> None:
+        super().__init__(detail)
+        self.scopes = tuple(scopes)
+
+
+class ProviderError(OIDCError):
+    """The issuer could not be asked, so nobody knows; `retry_after` is in seconds (RFC 9110 §10.2.3)."""
+
+    code = "provider_error"
+    status = 503
+    public = "The identity provider cannot be reached. Try again later."
+
+    def __init__(self, detail: str = "", retry_after: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ProviderUnavailable(ProviderError):
+    """The issuer did not answer, or answered with an error."""
+
+    code = "provider_unavailable"
+
+
+class ProviderInvalid(ProviderError):
+    """The issuer's answer breaks the protocol, so none of it is used."""
+
+    code = "provider_invalid"
+
+
+class BackendUnavailable(OIDCError):
+    """A cache tier could not be asked. Adapters raise it; the floor that knows the risk decides."""
+
+    code = "backend_unavailable"
+    status = 503
+    public = "The service is temporarily unavailable. Try again later."
+    retry_after = 5
