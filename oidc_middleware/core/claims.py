@@ -1,0 +1,149 @@
+"""The claims of an access token, one small check a rule. Each takes what the token says and what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from oidc_middleware.errors import ClaimError
+
+Claims = Mapping[str, Any]
+
+# 9999-12-31T23:59:59Z: the last second that a calendar can show. What is beyond it is a mistake or an attack.
+MAX_NUMERIC_DATE = 253_402_300_799
+
+
+def numeric_date(claims: Claims, name: str) -> float | None:
+    """Return a NumericDate in seconds, None when the claim is absent.
+
+    Raises:
+        ClaimError: invalid: not a number (a boolean and `null` are none), not finite, negative, or after the year 9999.
+
+    Source: RFC 7519 §2 (NumericDate).
+    """
+    if name not in claims:
+        return None
+    value = claims[name]
+    if (type(value) is int or type(value) is float) and 0 <= value <= MAX_NUMERIC_DATE:
+        return value
+    raise ClaimError(name, "invalid")
+
+
+def check_issuer(claims: Claims, issuer: str) -> None:
+    """Check that `iss` is exactly `issuer`, character for character.
+
+    Source: RFC 7519 §4.1.1, RFC 9068 §4.
+    """
+    if "iss" not in claims:
+        raise ClaimError("iss", "missing")
+    if claims["iss"] != issuer or type(claims["iss"]) is not str:
+        raise ClaimError("iss", "mismatch")
+
+
+def check_audience(claims: Claims, name: str, audiences: frozenset[str]) -> frozenset[str]:
+    """Return which of `audiences` the claim `name` holds, at least one.
+
+    Source: RFC 7519 §4.1.3 (a string or an array of strings), RFC 9068 §4.
+    """
+    if name not in claims:
+        raise ClaimError(name, "missing")
+    value = claims[name]
+    if type(value) is str:
+        matched = audiences & {value}
+    elif type(value) is list and all(type(item) is str for item in value):
+        matched = audiences.intersection(value)
+    else:
+        raise ClaimError(name, "invalid")
+    if not matched:
+        raise ClaimError(name, "mismatch")
+    return matched
+
+
+def check_lifetime(claims: Claims, now: float, leeway: float, max_token_life: float) -> float:
+    """Return the deadline: the token holds while `now < deadline`. All arguments and the result are in seconds.
+
+    The deadline is `min(exp, iat + max_token_life) + leeway`. A token without `iat` must not have more than
+    `max_token_life` left.
+
+    Source: RFC 7519 §4.1.4 (`exp`: on or after it the token is refused), §4.1.5 (`nbf`), §4.1.6 (`iat`).
+    """
+    expires = numeric_date(claims, "exp")
+    not_before = numeric_date(claims, "nbf")
+    issued = numeric_date(claims, "iat")
+    if expires is None:
+        raise ClaimError("exp", "missing")
+    if now >= expires + leeway:
+        raise ClaimError("exp", "expired")
+    if not_before is not None and now < not_before - leeway:
+        raise ClaimError("nbf", "not_yet")
+    if issued is None:
+        return _deadline_without_iat(expires, now, leeway, max_token_life)
+    if now < issued - leeway:
+        raise ClaimError("iat", "not_yet")
+    if now >= issued + max_token_life + leeway:
+        raise ClaimError("iat", "expired", "older than max_token_life")
+    return min(expires, issued + max_token_life) + leeway
+
+
+def _deadline_without_iat(expires: float, now: float, leeway: float, max_token_life: float) -> float:
+    if expires - now > max_token_life:
+        raise ClaimError("iat", "missing", "exp is further away than max_token_life")
+    return expires + leeway
+
+
+def check_subject(claims: Claims) -> None:
+    """Check that `sub` is a string that is not empty.
+
+    Source: RFC 7519 §4.1.2, RFC 9068 §2.2.
+    """
+    if "sub" not in claims:
+        raise ClaimError("sub", "missing")
+    _check_text(claims, "sub")
+
+
+def check_texts(claims: Claims) -> None:
+    """Check that the names we act upon are strings that are not empty, where they are there at all.
+
+    Source: RFC 7519 §4.1.7 (`jti`), OpenID Connect Front-Channel Logout §3 (`sid`), RFC 8693 §4.3 (`client_id`).
+    """
+    for name in ("jti", "sid", "client_id", "azp", "appid", "cid"):
+        if name in claims:
+            _check_text(claims, name)
+
+
+def _check_text(claims: Claims, name: str) -> None:
+    if type(claims[name]) is not str or not claims[name]:
+        raise ClaimError(name, "invalid")
+
+
+def check_scopes(claims: Claims) -> None:
+    """Check that `scope` and `scp` are, where they are there, what `scopes` reads.
+
+    Source: RFC 8693 §4.2, RFC 9068 §2.2.3; `scp` as Entra ID (a string) and Okta (a list) send it.
+    """
+    for name in ("scope", "scp"):
+        if name in claims and type(claims[name]) is not str:
+            _check_list_of_texts(claims, name)
+
+
+def _check_list_of_texts(claims: Claims, name: str) -> None:
+    if type(claims[name]) is not list or not all(type(item) is str for item in claims[name]):
+        raise ClaimError(name, "invalid")
+
+
+def scopes(claims: Claims) -> frozenset[str]:
+    """Return the scopes of `scope` and `scp`, which passed `check_scopes`: texts separated by spaces, or lists."""
+    granted: list[str] = []
+    for name in ("scope", "scp"):
+        value = claims.get(name, ())
+        granted += value.split() if isinstance(value, str) else value
+    return frozenset(granted)
+
+
+def check_unbound(claims: Claims) -> None:
+    """Refuse a token bound to a key: as a plain bearer token it proves nothing, for we do not ask for the proof.
+
+    Source: RFC 7800 §3 (`cnf`), RFC 9449 §7.1 (DPoP), RFC 8705 §3 (mutual TLS).
+    """
+    if "cnf" in claims:
+        raise ClaimError("cnf", "invalid", "the token is bound to a key")

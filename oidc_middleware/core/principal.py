@@ -1,0 +1,141 @@
+"""Who a request comes from."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgspec
+
+from oidc_middleware.core import claims as rules
+
+_decode = msgspec.json.Decoder().decode
+
+
+class Claims(dict[str, Any]):
+    """A JSON object that cannot be changed, deeply: objects in it are `Claims`, arrays are tuples.
+
+    It is a dict, so that it serialises as one. One value serves all requests of a token, hence nobody may write to it.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("claims cannot be changed; work on dict(claims)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> Claims:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Claims:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return freeze, (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """Return `value`, made of JSON's types, as one that cannot be changed."""
+    if isinstance(value, dict):
+        return Claims((name, freeze(item)) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+class Principal:
+    """A verified identity: `request.user` of every request that passed the door.
+
+    Built from the verified payload, whose JSON is read when something asks for a claim, and only then. It has what
+    Starlette expects of a user (`is_authenticated`, `display_name`, `identity`) and cannot be changed.
+    """
+
+    __slots__ = ("_claims", "_payload", "_scopes", "_token")
+
+    is_authenticated = True
+
+    def __init__(self, payload: bytes, token: bytes) -> None:
+        self._payload = payload
+        self._token = token
+        self._claims: Claims | None = None
+        self._scopes: frozenset[str] | None = None
+
+    @property
+    def claims(self) -> Claims:
+        """All claims of the token, as the issuer sent them."""
+        claims = self._claims
+        if claims is None:
+            claims = self._claims = freeze(_decode(self._payload))
+        return claims
+
+    @property
+    def subject(self) -> str | None:
+        """`sub`; None only for an introspected client token, which has a `client_id` instead."""
+        return self.claims.get("sub")
+
+    @property
+    def issuer(self) -> str:
+        """`iss`, one of the configured issuers."""
+        return self.claims["iss"]  # type: ignore[no-any-return]
+
+    @property
+    def client_id(self) -> str | None:
+        """The client that the token was issued to: `client_id` (RFC 9068), `azp`, `appid` or `cid`, the first there."""
+        claims = self.claims
+        return next(
+            (claims[name] for name in ("client_id", "azp", "appid", "cid") if name in claims),
+            None,
+        )
+
+    @property
+    def identity(self) -> str:
+        """Issuer and subject in one string, unique across issuers: an issuer holds no `#`."""
+        return f"{self.issuer}#{self.subject if self.subject is not None else self.client_id}"
+
+    @property
+    def display_name(self) -> str:
+        """A name for people: `name`, `preferred_username`, `email` or the subject. Never decide by it."""
+        claims = self.claims
+        for name in ("name", "preferred_username", "email"):
+            if isinstance(claims.get(name), str) and claims[name]:
+                return claims[name]  # type: ignore[no-any-return]
+        return self.subject or self.client_id or ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The granted scopes, of `scope` and `scp`."""
+        scopes = self._scopes
+        if scopes is None:
+            claims = _decode(self._payload) if self._claims is None else self._claims
+            scopes = self._scopes = rules.scopes(claims)
+        return scopes
+
+    @property
+    def token(self) -> str:
+        """The token itself, for a call on the user's behalf. Never log it."""
+        return self._token.decode("ascii")
+
+    @property
+    def expires_at(self) -> float:
+        """`exp`: Unix time in seconds."""
+        return self.claims["exp"]  # type: ignore[no-any-return]
+
+    @property
+    def jti(self) -> str | None:
+        """`jti`, the token's own name."""
+        return self.claims.get("jti")
+
+    @property
+    def sid(self) -> str | None:
+        """`sid`, the session at the issuer that the token belongs to."""
+        return self.claims.get("sid")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Principal) and self._payload == other._payload and self._token == other._token
+
+    def __hash__(self) -> int:
+        return hash(self._token)
+
+    def __repr__(self) -> str:
+        return f"Principal(identity={self.identity!r}, scopes={sorted(self.scopes)!r}, token='[REDACTED]')"

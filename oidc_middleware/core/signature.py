@@ -1,0 +1,35 @@
+"""Signatures, by PyJWT's algorithm objects (RFC 7518 §3, RFC 8037 §3.1)."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+from jwt.algorithms import (
+    Algorithm,
+    ECAlgorithm,
+    OKPAlgorithm,
+    RSAAlgorithm,
+    RSAPSSAlgorithm,
+)
+
+ALGORITHMS: MappingProxyType[str, Algorithm] = MappingProxyType(
+    {
+        "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
+        "RS384": RSAAlgorithm(RSAAlgorithm.SHA384),
+        "RS512": RSAAlgorithm(RSAAlgorithm.SHA512),
+        "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
+        "PS384": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA384),
+        "PS512": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA512),
+        "ES256": ECAlgorithm(ECAlgorithm.SHA256),
+        "ES384": ECAlgorithm(ECAlgorithm.SHA384),
+        "ES512": ECAlgorithm(ECAlgorithm.SHA512),
+        "EdDSA": OKPAlgorithm(),
+    }
+)
+"""Every algorithm that can be allowed. Asymmetric ones only: a shared secret or `none` cannot be listed."""
+
+
+def verify(algorithm: str, public_key: Any, signing_input: bytes, signature: bytes) -> bool:
+    """Tell whether `signature` is `public_key`'s over `signing_input`; `algorithm` must be one that the key allows."""
+    return ALGORITHMS[algorithm].verify(signing_input, public_key, signature)
