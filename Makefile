@@ -1,0 +1,107 @@
+# Every target sets up what it needs: Python 3.11 or newer and make are enough.
+#
+#   make test                    uses .venv and the first Python found
+#   PYTHON=python3.12 make test  uses .venv-3.12
+#   make test ARGS="-k bearer"   passes ARGS on to the command
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+SHELL := /bin/sh
+
+ifdef PYTHON
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VENV),.venv-)
+$(error PYTHON=$(PYTHON) does not run)
+endif
+else
+VENV := .venv
+endif
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+READY := $(VENV)/.ready
+NODE := $(VENV)/.node
+# The unit tests have passed for the sources as they are; `make check` after `make test` need not repeat them.
+TESTED := $(VENV)/.tested
+SOURCES = $(shell find oidc_middleware tests docs examples benchmarks -type d -name node_modules -prune -o -type f ! -name '*.pyc' -print) \
+	pyproject.toml README.md CHANGELOG.md Makefile
+
+.PHONY: help
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: $(READY)  ## Start an issuer and a protected API here, and print curl lines to try (ARGS=--check: try them).
+	@$(BIN)/oidc-middleware demo $(ARGS)
+
+.PHONY: test
+test: $(READY)  ## Run the tests.
+	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node)"
+	@$(BIN)/python -m pytest $(ARGS)
+	@$(if $(ARGS),,touch $(TESTED))
+
+$(TESTED): $(READY) $(SOURCES)
+	@$(MAKE) test ARGS=
+
+.PHONY: check
+check: $(READY) $(NODE)  ## Check everything: format, lint, types, floors, public names, generated pages, tests.
+	@echo "make check: format";            $(BIN)/ruff format --quiet --check --diff .
+	@echo "make check: lint";              $(BIN)/ruff check --quiet .
+	@echo "make check: types";             $(BIN)/mypy --no-error-summary
+	@echo "make check: floors";            $(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log; exit 1; }
+	@echo "make check: public names";      $(BIN)/python docs/check_public_names.py
+	@echo "make check: generated pages";   $(BIN)/python docs/generate.py --check
+	@echo "make check: tests";             $(MAKE) $(TESTED)
+	@echo "make check: all is well"
+
+.PHONY: conformance
+conformance: $(READY)  ## Run the suite against certified OpenID providers (Node >= 20 from PATH, else from a wheel).
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null || $(MAKE) $(NODE)
+	@$(BIN)/python -m pytest tests/conformance $(ARGS)
+
+.PHONY: bench
+bench: $(READY)  ## Measure, side by side with the peers, and print tables of ratios.
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/bench.txt
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+.PHONY: format
+format: $(READY)  ## Format the code and mend what ruff can mend.
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: docs
+docs: $(READY)  ## Write the generated pages anew.
+	@$(BIN)/python docs/generate.py
+
+.PHONY: requirements
+requirements: $(READY)  ## Pin the newest versions of everything in requirements/*.txt.
+	@$(PIP) install uv
+	@for name in dev bench node; do \
+		package=; if [ $$name = dev ]; then package=pyproject.toml; fi; \
+		(cd requirements && ../$(BIN)/uv --no-config --quiet pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
+			--custom-compile-command 'make requirements' $${package:+../$$package} $$name.in --output-file $$name.txt) >/dev/null || exit 1; \
+	done
+
+.PHONY: clean
+clean:  ## Remove virtual environments, caches and everything built.
+	@rm -rf .venv .venv-3.* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -type d \( -name __pycache__ -o -name node_modules \) -prune -exec rm -rf {} +
+
+# Set-up, in two steps so that a changed pyproject.toml costs a second and not a download. Only wheels: nothing is compiled here.
+
+$(VENV)/.requirements: requirements/dev.txt
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python) || exit 1; \
+		echo "Setting up $(VENV) with $$($$python --version)"; \
+		$$python -m venv --clear $(VENV)
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(READY): $(VENV)/.requirements pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(NODE): $(VENV)/.requirements requirements/node.txt
+	@echo "Adding Node and basedpyright to $(VENV)"
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/node.txt
+	@touch $@
