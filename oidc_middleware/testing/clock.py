@@ -31,10 +31,7 @@ class ManualClock:
             ValueError: `seconds` is negative; time does not pass backwards (see `jump`).
         """
         if seconds < 0:
-            msg = (
-                f"cannot advance by {seconds} s: use jump() to set the wall clock back"
-            )
-            raise ValueError(msg)
+            raise ValueError(f"cannot advance by {seconds} s: use jump() to set the wall clock back")
         self._now += seconds
         self._monotonic += seconds
 

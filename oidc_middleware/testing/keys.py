@@ -49,8 +49,9 @@ def kind_of(algorithm: str) -> KeyKind:
     try:
         return KINDS[algorithm]
     except KeyError:
-        msg = f"{algorithm!r} is not a signature algorithm of an issuer: choose from {', '.join(KINDS)}"
-        raise ValueError(msg) from None
+        raise ValueError(
+            f"{algorithm!r} is not a signature algorithm of an issuer: choose from {', '.join(KINDS)}"
+        ) from None
 
 
 class KeyPool:
@@ -90,9 +91,7 @@ class SigningKey:
 
     def sign(self, message: bytes, algorithm: str | None = None) -> bytes:
         """Return the JWS signature over `message` (RFC 7515 §5.1); `algorithm` replaces the key's own."""
-        return jwt.get_algorithm_by_name(algorithm or self.algorithm).sign(
-            message, self.private
-        )
+        return jwt.get_algorithm_by_name(algorithm or self.algorithm).sign(message, self.private)
 
     def public_jwk(self) -> dict[str, Any]:
         """Return the public half as a JWK (RFC 7517 §4)."""
@@ -102,9 +101,7 @@ class SigningKey:
         return {**jwk, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
 
-def make_key(
-    algorithm: str = "RS256", kid: str = "stranger", make: MakeKey = make_private_key
-) -> SigningKey:
+def make_key(algorithm: str = "RS256", kid: str = "stranger", make: MakeKey = make_private_key) -> SigningKey:
     """Make a key that no issuer publishes: an attacker's, or one to `KeyRing.publish`.
 
     Raises:
@@ -122,13 +119,11 @@ class KeyRing:
     def __init__(self, algorithms: tuple[str, ...], make: MakeKey) -> None:
         self._make = make
         self._serial = dict.fromkeys(algorithms, 0)
-        self._corrupted: dict[str, dict[str, Any]] = {}
+        self._corrupted: dict[SigningKey, dict[str, Any]] = {}
         self.published: list[SigningKey] = []
         self.issued: list[SigningKey] = []
         """Every key that was ever on this ring, withdrawn ones too: the issuer knows its own tokens."""
-        self._current = {
-            algorithm: self.publish(self._next(algorithm)) for algorithm in algorithms
-        }
+        self._current = {algorithm: self.publish(self._next(algorithm)) for algorithm in algorithms}
 
     @property
     def algorithms(self) -> tuple[str, ...]:
@@ -145,12 +140,11 @@ class KeyRing:
         try:
             return self._current[chosen]
         except KeyError:
-            msg = f"this issuer has no {chosen} key: name it in FakeIssuer(algorithms=...), or pass key=make_key(...)"
-            raise ValueError(msg) from None
+            raise ValueError(
+                f"this issuer has no {chosen} key: name it in FakeIssuer(algorithms=...), or pass key=make_key(...)"
+            ) from None
 
-    def rotate(
-        self, how: Rotation = "overlap", algorithm: str | None = None
-    ) -> SigningKey:
+    def rotate(self, how: Rotation = "overlap", algorithm: str | None = None) -> SigningKey:
         """Make and publish a new key, and return it.
 
         `overlap`: the new key signs at once, the old one stays published. `replace`: the new key signs at once, the
@@ -160,8 +154,7 @@ class KeyRing:
             ValueError: `how` is none of these, or this issuer does not sign with `algorithm`.
         """
         if how not in {"overlap", "replace", "pre-publish"}:
-            msg = f"cannot rotate by {how!r}: choose overlap, replace or pre-publish"
-            raise ValueError(msg)
+            raise ValueError(f"cannot rotate by {how!r}: choose overlap, replace or pre-publish")
         old = self.current(algorithm)
         new = self.publish(self._next(old.algorithm))
         if how != "pre-publish":
@@ -190,26 +183,17 @@ class KeyRing:
 
     def corrupt(self, key: SigningKey, **members: object) -> None:
         """Replace members of the published JWK of `key`, such as `n="AA"`; `None` leaves a member out."""
-        self._corrupted.setdefault(key.kid, {}).update(members)
+        self._corrupted.setdefault(key, {}).update(members)
 
     def jwks(self) -> list[dict[str, Any]]:
         """Return the public JWKs, in the order of publication, corrupted where a test asked for it."""
-        return [
-            override(key.public_jwk(), self._corrupted.get(key.kid, {}))
-            for key in self.published
-        ]
+        return [override(key.public_jwk(), self._corrupted.get(key, {})) for key in self.published]
 
     def _next(self, algorithm: str) -> SigningKey:
         self._serial[algorithm] += 1
-        return make_key(
-            algorithm, f"{algorithm.lower()}-{self._serial[algorithm]}", self._make
-        )
+        return make_key(algorithm, f"{algorithm.lower()}-{self._serial[algorithm]}", self._make)
 
 
 def override(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return `document` with `changes`; where a change is `None` the member is left out."""
-    return {
-        name: value
-        for name, value in {**document, **changes}.items()
-        if value is not None
-    }
+    return {name: value for name, value in {**document, **changes}.items() if value is not None}

@@ -1,0 +1,335 @@
+"""`FakeIssuer`: an OpenID provider inside the process, for tests."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from urllib.parse import urlsplit
+
+import jwt
+import msgspec
+
+from oidc_middleware.clock import Clock, SystemClock
+from oidc_middleware.testing.grants import Client, Grants
+from oidc_middleware.testing.keys import KeyRing, MakeKey, Rotation, SigningKey, make_private_key
+from oidc_middleware.testing.routing import ENDPOINTS, build_app, path_of
+from oidc_middleware.testing.tokens import Key, half_hash, lay_over, sign, sign_claims
+
+if TYPE_CHECKING:
+    import socket
+
+    import httpx2
+
+    from oidc_middleware.testing.faults import Fault
+
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+
+class Shape(TypedDict, total=False):
+    """How a minted JWT differs from the usual one."""
+
+    claims: Mapping[str, Any]
+    """Claims to add or replace; `None` is JSON null."""
+    headers: Mapping[str, Any]
+    """Header members to add or replace; they do not choose the signature."""
+    omit: Sequence[str]
+    """Claims to leave out."""
+    omit_headers: Sequence[str]
+    """Header members to leave out."""
+    algorithm: str | None
+    """Signature algorithm, where it is not the issuer's default."""
+    key: Key | None
+    """Key to sign with, where it is not the issuer's current one: see `make_key`."""
+
+
+class FakeIssuer:
+    """An OpenID provider that does what a test wants: mints any token, rotates its keys, fails.
+
+    `url` is the issuer identifier and may have a path. `audience` is what access tokens are for unless a call says
+    otherwise, `expires_in` their life in seconds. `make_private_key` makes keys (see `KeyPool`).
+    """
+
+    def __init__(
+        self,
+        url: str = "https://issuer.example",
+        *,
+        audience: str = "https://api.example",
+        algorithms: Sequence[str] = ("RS256",),
+        clock: Clock | None = None,
+        expires_in: int = 300,
+        make_private_key: MakeKey = make_private_key,
+    ) -> None:
+        self.url = url
+        self.audience = audience
+        self.expires_in = expires_in
+        self.clock: Clock = clock or SystemClock()
+        self.keys = KeyRing(tuple(algorithms), make_private_key)
+        self.extra_jwks: list[Any] = []
+        """Members that the JWKS has besides the issuer's own keys: anything at all."""
+        self.metadata_overrides: dict[str, Any] = {}
+        """Members of the discovery document to add or replace; `None` leaves one out."""
+        self.cache_control: dict[str, str] = {}
+        """Cache-Control by endpoint (absent: `no-store`)."""
+        self.users: dict[str, dict[str, Any]] = {}
+        """Claims of users, put into every token they get by logging in; a user need not be listed to log in."""
+        self.clients: dict[str, Client] = {}
+        self.grants = Grants()
+        self.requests: Counter[str] = Counter()
+        """How many requests each endpoint got, failed ones too."""
+        self._faults: dict[str, Iterator[Fault]] = {}
+        self._not_access: set[str] = set()
+        self._path = urlsplit(url).path.rstrip("/")
+        self.app = build_app(self, self._path)
+
+    # Where it can be reached
+
+    def endpoint(self, name: str) -> str:
+        """Return the URL of an endpoint.
+
+        Raises:
+            ValueError: there is no such endpoint.
+        """
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{path_of(name, self._path)}"
+
+    def transport(self, *others: FakeIssuer) -> httpx2.AsyncBaseTransport:
+        """Return a transport that reaches this issuer, and `others`, without a network."""
+        from oidc_middleware.testing.transport import IssuerTransport
+
+        return IssuerTransport(self, *others)
+
+    def bind(self, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+        """Return a listening socket for a server of your own, and make `url` point to it; port 0 takes a free one."""
+        from oidc_middleware.testing.server import bind
+
+        listening = bind(host, port)
+        tail = urlsplit(self.url).path
+        self.url = f"http://{host}:{listening.getsockname()[1]}{tail}"
+        return listening
+
+    @asynccontextmanager
+    async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[FakeIssuer]:
+        """Serve over HTTP inside the running event loop until the block ends (needs uvicorn).
+
+        `url` changes to the server's and stays so: a later `serve` on the same port brings the same issuer back.
+        """
+        from oidc_middleware.testing.server import serving
+
+        async with serving(self.app, self.bind(host, port)):
+            yield self
+
+    # What it knows
+
+    def client(
+        self,
+        client_id: str,
+        *,
+        secret: str | None = None,
+        redirect_uris: Sequence[str] = (),
+        post_logout_redirect_uris: Sequence[str] = (),
+        scopes: Sequence[str] | None = None,
+        opaque: bool = False,
+    ) -> Client:
+        """Register a client, and return it.
+
+        Without `secret` it is public; `scopes` are those it may ask for (`None`: any); with `opaque` its access
+        tokens are opaque, not JWTs.
+        """
+        self.clients[client_id] = client = Client(
+            client_id,
+            secret,
+            tuple(redirect_uris),
+            tuple(post_logout_redirect_uris),
+            None if scopes is None else frozenset(scopes),
+            "opaque" if opaque else "jwt",
+        )
+        return client
+
+    # Minting
+
+    def token(
+        self,
+        subject: str = "alice",
+        *,
+        audience: str | Sequence[str] | None = None,
+        scope: str | None = None,
+        expires_in: float | None = None,
+        client_id: str = "client",
+        **shape: Unpack[Shape],
+    ) -> str:
+        """Mint a JWT access token (RFC 9068 §2), right unless `shape` says otherwise.
+
+        Raises:
+            ValueError: this issuer has no key for the algorithm.
+        """
+        claims = self._access_claims(subject, audience, scope, expires_in, client_id)
+        return self._sign("at+jwt", claims, shape)
+
+    def opaque_token(
+        self,
+        subject: str = "alice",
+        *,
+        audience: str | Sequence[str] | None = None,
+        scope: str | None = None,
+        expires_in: float | None = None,
+        client_id: str = "client",
+        claims: Mapping[str, Any] | None = None,
+        omit: Sequence[str] = (),
+    ) -> str:
+        """Make an opaque access token; introspection answers with its claims, changed by `claims` and `omit`."""
+        value = secrets.token_urlsafe(32)
+        base = self._access_claims(subject, audience, scope, expires_in, client_id)
+        self.grants.opaque[value] = lay_over(base, claims, omit)
+        return value
+
+    def id_token(
+        self,
+        subject: str = "alice",
+        *,
+        client_id: str = "client",
+        nonce: str | None = None,
+        access_token: str | None = None,
+        expires_in: float = 300,
+        **shape: Unpack[Shape],
+    ) -> str:
+        """Mint an ID token (OIDC Core §2), with `at_hash` where an access token is given.
+
+        Raises:
+            ValueError: this issuer has no key for the algorithm.
+        """
+        now = int(self.clock.now())
+        claims = {"iss": self.url, "sub": subject, "aud": client_id, "iat": now, "exp": now + expires_in}
+        if nonce is not None:
+            claims["nonce"] = nonce
+        if access_token is not None:
+            claims["at_hash"] = half_hash(access_token, self._signer(shape)[1])
+        return self._not_for_access(self._sign("JWT", claims, shape))
+
+    def logout_token(
+        self,
+        subject: str | None = "alice",
+        *,
+        client_id: str = "client",
+        sid: str | None = None,
+        expires_in: float = 120,
+        **shape: Unpack[Shape],
+    ) -> str:
+        """Mint a logout token (OIDC Back-Channel Logout §2.4).
+
+        Raises:
+            ValueError: this issuer has no key for the algorithm.
+        """
+        now = int(self.clock.now())
+        claims = {"iss": self.url, "aud": client_id, "iat": now, "exp": now + expires_in, "jti": secrets.token_hex(16)}
+        about = {name: value for name, value in {"sub": subject, "sid": sid}.items() if value is not None}
+        return self._not_for_access(self._sign("logout+jwt", {**claims, **about, "events": {LOGOUT_EVENT: {}}}, shape))
+
+    def raw_token(self, header: bytes, payload: bytes, key: Key | None = None, algorithm: str | None = None) -> str:
+        """Sign any bytes as header and payload; see `tokens.sign`."""
+        return sign(header, payload, key or self.keys.current(), algorithm)
+
+    # Breaking
+
+    def rotate(self, how: Rotation = "overlap", algorithm: str | None = None) -> SigningKey:
+        """Make and publish a new key, and return it; see `KeyRing.rotate` for the three ways.
+
+        Raises:
+            ValueError: `how` is none of them, or this issuer does not sign with `algorithm`.
+        """
+        return self.keys.rotate(how, algorithm)
+
+    def fault(self, endpoint: str, fault: Fault, times: int | None = None) -> None:
+        """Let `endpoint` fail, the next `times` requests or (`None`) until `heal`; `"*"` means all endpoints.
+
+        Raises:
+            ValueError: there is no such endpoint.
+        """
+        for name in self._named(endpoint):
+            self._faults[name] = itertools.repeat(fault) if times is None else itertools.repeat(fault, times)
+
+    def heal(self, endpoint: str = "*") -> None:
+        """End the fault of `endpoint`, or of all.
+
+        Raises:
+            ValueError: there is no such endpoint.
+        """
+        for name in self._named(endpoint):
+            self._faults.pop(name, None)
+
+    def next_fault(self, endpoint: str) -> Fault | None:
+        """Return the fault that the next request to `endpoint` meets, and count it as met."""
+        return next(self._faults.get(endpoint, iter(())), None)
+
+    def _named(self, endpoint: str) -> tuple[str, ...]:
+        if endpoint == "*":
+            return ENDPOINTS
+        path_of(endpoint, self._path)
+        return (endpoint,)
+
+    # Reading its own tokens
+
+    def verify(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of a JWT that one of this issuer's keys signed, however old; `None` for all else."""
+        for key in self.keys.issued:
+            try:
+                payload = jwt.PyJWS().decode(token, key.private.public_key(), [key.algorithm])
+                claims = msgspec.json.decode(payload, type=dict[str, Any])
+            except (jwt.PyJWTError, msgspec.DecodeError):
+                continue
+            return claims
+        return None
+
+    def read(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of an active access token of this issuer; `None` where it is not active."""
+        claims = self.grants.opaque.get(token) or self.verify(token)
+        if claims is None or token in self._not_access or not self.grants.is_live(token):
+            return None
+        expiry = claims.get("exp")
+        return claims if isinstance(expiry, int | float) and self.clock.now() < expiry else None
+
+    def _access_claims(
+        self,
+        subject: str,
+        audience: str | Sequence[str] | None,
+        scope: str | None,
+        expires_in: float | None,
+        client_id: str,
+    ) -> dict[str, Any]:
+        now = int(self.clock.now())
+        claims = {
+            "iss": self.url,
+            "sub": subject,
+            "aud": self.audience if audience is None else audience,
+            "client_id": client_id,
+            "iat": now,
+            "exp": now + (self.expires_in if expires_in is None else expires_in),
+            "jti": secrets.token_hex(16),
+        }
+        return claims if scope is None else {**claims, "scope": scope}
+
+    def _signer(self, shape: Shape) -> tuple[Key, str, str]:
+        """Return the key, its algorithm and the `kid` to name; a bare secret goes under the current key's `kid`."""
+        key, algorithm = shape.get("key"), shape.get("algorithm")
+        if key is None:
+            key = self.keys.current(None if algorithm == "none" else algorithm)
+        if isinstance(key, SigningKey):
+            return key, algorithm or key.algorithm, key.kid
+        return key, algorithm or "HS256", self.keys.current().kid
+
+    def _sign(self, typ: str, claims: Mapping[str, Any], shape: Shape) -> str:
+        key, algorithm, kid = self._signer(shape)
+        header = {"alg": algorithm, "kid": kid, "typ": typ}
+        return sign_claims(
+            lay_over(header, shape.get("headers"), shape.get("omit_headers", ())),
+            lay_over(claims, shape.get("claims"), shape.get("omit", ())),
+            key,
+            algorithm,
+        )
+
+    def _not_for_access(self, token: str) -> str:
+        self._not_access.add(token)
+        return token

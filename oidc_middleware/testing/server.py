@@ -1,0 +1,82 @@
+"""A real HTTP server on a loopback socket, inside the running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from oidc_middleware.testing.faults import DROP
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening TCP socket; port 0 takes a free one. Connections queue until a server accepts them."""
+    listening = socket.create_server((host, port), backlog=1024)
+    listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return listening
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on `listening` until the block ends; then cut what is still open and close the socket."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=None,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    running = asyncio.ensure_future(server.serve([listening]))
+    try:
+        await server.accepting.wait()
+        yield
+    finally:
+        server.cut()
+        await running
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves the process's signals alone and says when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        finally:  # a failed start ends the wait too; its error comes out of the serving task
+            self.accepting.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def cut(self) -> None:
+        """Stop without waiting for anybody: a fault may be holding an answer back."""
+        self.should_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 whose app can cut the connection (see `faults.DROP`)."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._inner = self.app
+        self.app = self._with_drop
+
+    async def _with_drop(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("extensions", {})[DROP] = self.transport.abort
+        await self._inner(scope, receive, send)

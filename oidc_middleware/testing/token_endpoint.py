@@ -1,0 +1,107 @@
+"""The token endpoint: authorization code, refresh token and client credentials (RFC 6749 §3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Any
+
+from oidc_middleware.testing.grants import Client, Grant, OAuthError
+from oidc_middleware.testing.parameters import Parameters, authenticate, form, required
+from oidc_middleware.testing.tokens import encode_segment
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from oidc_middleware.testing.issuer import FakeIssuer
+
+
+async def token(issuer: FakeIssuer, request: Request) -> dict[str, Any]:
+    """Exchange a grant for tokens.
+
+    Raises:
+        OAuthError: as RFC 6749 §5.2 says.
+    """
+    parameters = await form(request)
+    client = authenticate(request, parameters, issuer.clients)
+    match required(parameters, "grant_type"):
+        case "authorization_code":
+            return _from_code(issuer, client, parameters)
+        case "refresh_token":
+            return _from_refresh_token(issuer, client, parameters)
+        case "client_credentials":
+            return _from_client_credentials(issuer, client, parameters)
+        case _:
+            raise OAuthError("unsupported_grant_type", "This grant type is not supported.")
+
+
+def _from_code(issuer: FakeIssuer, client: Client, parameters: Parameters) -> dict[str, Any]:
+    """Redeem a code: same client, same redirect URI, and the verifier of its challenge (RFC 7636 §4.6)."""
+    verifier = required(parameters, "code_verifier")
+    code = issuer.grants.redeem(required(parameters, "code"), client, issuer.clock.now())
+    if parameters.get("redirect_uri") != code.redirect_uri:
+        raise OAuthError("invalid_grant", "The redirect URI is not that of the authorization request.")
+    challenge = encode_segment(hashlib.sha256(verifier.encode()).digest())
+    if not hmac.compare_digest(challenge, code.challenge.encode()):
+        raise OAuthError("invalid_grant", "The code verifier does not fit the challenge.")
+    return _tokens(issuer, code.grant, code.grant.scope, refresh=True)
+
+
+def _from_refresh_token(issuer: FakeIssuer, client: Client, parameters: Parameters) -> dict[str, Any]:
+    """Rotate a refresh token; the new scope may be narrower, never wider (RFC 6749 §6)."""
+    value = required(parameters, "refresh_token")
+    held = issuer.grants.refresh.get(value)
+    scope = parameters.get("scope")
+    if scope is not None and held is not None and not set(scope.split()).issubset(held.grant.scope.split()):
+        raise OAuthError("invalid_scope", "The scope is wider than what was granted.")
+    grant = issuer.grants.rotate(value, client)
+    return _tokens(issuer, grant, grant.scope if scope is None else scope, refresh=True)
+
+
+def _from_client_credentials(issuer: FakeIssuer, client: Client, parameters: Parameters) -> dict[str, Any]:
+    """Give a confidential client a token of its own: its id is the subject (RFC 9068 §2.2)."""
+    if client.secret is None:
+        raise OAuthError("unauthorized_client", "A public client has no credentials.")
+    scope = client.granted(parameters.get("scope", ""))
+    audience = parameters.get("resource", issuer.audience)
+    grant = Grant(client, client.client_id, scope, audience, int(issuer.clock.now()))
+    return _tokens(issuer, grant, scope, refresh=False)
+
+
+def _tokens(issuer: FakeIssuer, grant: Grant, scope: str, *, refresh: bool) -> dict[str, Any]:
+    """Answer as RFC 6749 §5.1 says, with an ID token where `openid` was granted to a user (OIDC Core §3.1.3.3)."""
+    access_token = _access_token(issuer, grant, scope)
+    issuer.grants.add_access(access_token, grant)
+    answer: dict[str, Any] = {
+        "access_token": access_token,
+        "token_type": "Bearer",
+        "expires_in": issuer.expires_in,
+        "scope": scope,
+    }
+    if refresh:
+        answer["refresh_token"] = issuer.grants.add_refresh(grant)
+        if "openid" in scope.split():
+            answer["id_token"] = _id_token(issuer, grant, access_token)
+    return answer
+
+
+def _access_token(issuer: FakeIssuer, grant: Grant, scope: str) -> str:
+    mint = issuer.token if grant.client.access_tokens == "jwt" else issuer.opaque_token
+    session = {} if grant.sid is None else {"sid": grant.sid}
+    return mint(
+        grant.subject,
+        audience=grant.audience,
+        scope=scope,
+        client_id=grant.client.client_id,
+        claims={**issuer.users.get(grant.subject, {}), **session},
+    )
+
+
+def _id_token(issuer: FakeIssuer, grant: Grant, access_token: str) -> str:
+    return issuer.id_token(
+        grant.subject,
+        client_id=grant.client.client_id,
+        nonce=grant.nonce,
+        access_token=access_token,
+        claims={**issuer.users.get(grant.subject, {}), "auth_time": grant.auth_time, "sid": grant.sid},
+    )
