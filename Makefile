@@ -19,7 +19,7 @@ VENV := .venv
 endif
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 READY := $(VENV)/.ready
 NODE := $(VENV)/.node
 # The unit tests have passed for the sources as they are; `make check` after `make test` need not repeat them.
@@ -46,14 +46,17 @@ $(TESTED): $(READY) $(SOURCES)
 
 .PHONY: check
 check: $(READY) $(NODE)  ## Check everything: format, lint, types, floors, public names, generated pages, tests.
-	@echo "make check: format";            $(BIN)/ruff format --quiet --check --diff .
-	@echo "make check: lint";              $(BIN)/ruff check --quiet .
-	@echo "make check: types";             $(BIN)/mypy --no-error-summary
-	@echo "make check: floors";            $(BIN)/lint-imports --no-logo >$(VENV)/floors.log || { cat $(VENV)/floors.log; exit 1; }
-	@echo "make check: public names";      $(BIN)/python docs/check_public_names.py
-	@echo "make check: generated pages";   $(BIN)/python docs/generate.py --check
-	@echo "make check: tests";             $(MAKE) $(TESTED)
+	@$(call step,format,$(BIN)/ruff format --check --diff .)
+	@$(call step,lint,$(BIN)/ruff check .)
+	@$(call step,types,$(BIN)/mypy)
+	@$(call step,floors,$(BIN)/lint-imports)
+	@$(call step,public names,PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes oidc_middleware --ignoreexternal)
+	@$(call step,generated pages,$(BIN)/python docs/generate.py --check)
+	@echo "make check: tests" && $(MAKE) $(TESTED)
 	@echo "make check: all is well"
+
+# Says what is checked in one line, and shows what the command says only when it fails.
+step = echo "make check: $(1)" && { $(2) >$(VENV)/check.log 2>&1 || { cat $(VENV)/check.log; exit 1; }; }
 
 .PHONY: conformance
 conformance: $(READY)  ## Run the suite against certified OpenID providers (Node >= 20 from PATH, else from a wheel).
