@@ -1,0 +1,1 @@
+"""ASGI: requests in, responses out."""

@@ -1,0 +1,125 @@
+"""An error as a response: its status, its challenge, one sentence. Never which check failed; that is in the log."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+from hashlib import sha256
+from html import escape
+from http import HTTPStatus
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oidc_middleware.core.challenge import challenge
+from oidc_middleware.errors import MissingToken, OIDCError
+
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto 0;padding:0 1.5rem}"
+    "h1{font-size:1.5rem;margin:0 0 .5rem}"
+)
+_PAGE = (
+    '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+    '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+    "<title>{title}</title>\n<style>" + _STYLE.replace("{", "{{").replace("}", "}}") + "</style>\n"
+    "<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
+)
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+}
+_LONGEST_ACCEPT = 1024
+
+
+def error_response(
+    error: OIDCError,
+    *,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    realm: str | None = None,
+    scopes: Iterable[str] = (),
+) -> Response:
+    """Return the answer to a request that `error` ended: JSON, or a page where the browser prefers one.
+
+    `headers` are the request's, of which Accept is read; `scopes` those that the resource needs, where known.
+    """
+    if _prefers_page(headers):
+        title = f"{error.status} {HTTPStatus(error.status).phrase}"
+        page = _PAGE.format(title=escape(title), text=escape(type(error).public))
+        response = Response(page, media_type="text/html", headers=_PAGE_HEADERS)
+    else:
+        body = {"error": _code(error), "error_description": type(error).public}
+        response = Response(msgspec.json.encode(body), media_type="application/json")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return stamp(response, error, realm=realm, scopes=scopes)
+
+
+def stamp(response: Response, error: OIDCError, *, realm: str | None = None, scopes: Iterable[str] = ()) -> Response:
+    """Give a response, ours or of the user's `on_error`, what the error fixes, and return it.
+
+    That is its status, the challenge, Retry-After for 503, and that nobody may store it.
+
+    Source: RFC 6750 §3; RFC 9110 §10.2.3, §15.5.2; RFC 9111 §5.2.2.5.
+    """
+    response.status_code = error.status
+    response.headers["Cache-Control"] = "no-store"
+    value = challenge(error, realm=realm, scopes=scopes)
+    if value is None:
+        del response.headers["WWW-Authenticate"]
+    else:
+        response.headers["WWW-Authenticate"] = value
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(max(1, int(getattr(error, "retry_after", 5))))
+    return response
+
+
+async def deny_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket before it is accepted: with `response`, or where the server cannot, by closing.
+
+    After a close the client sees 403 whatever the response was, so the code of the close says nothing.
+
+    Source: the ASGI specification, WebSocket Denial Response extension.
+    """
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        await response(scope, receive, send)
+    else:
+        await send({"type": "websocket.close"})
+
+
+def _code(error: OIDCError) -> str:
+    """Return the body's error code: RFC 6750's where there is one, else one that tells no more than the status."""
+    if error.error is not None:
+        return error.error
+    if isinstance(error, MissingToken):
+        return error.code
+    return "temporarily_unavailable" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else "server_error"
+
+
+def _prefers_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Say whether Accept names text/html and wants it more than JSON; `*/*` alone is a program.
+
+    Source: RFC 9110 §12.5.1.
+    """
+    accept = b",".join(value for name, value in headers if name == b"accept")
+    if b"text/html" not in accept.lower() or len(accept) > _LONGEST_ACCEPT:
+        return False
+    weights = dict(_weighted(part) for part in accept.decode("latin-1").lower().split(","))
+    wildcard = weights.get("application/*", weights.get("*/*", 0.0))
+    return weights.get("text/html", 0.0) > weights.get("application/json", wildcard)
+
+
+def _weighted(part: str) -> tuple[str, float]:
+    media_type, *parameters = (piece.strip() for piece in part.split(";"))
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name == "q":
+            try:
+                return media_type, float(value)
+            except ValueError:
+                return media_type, 0.0
+    return media_type, 1.0

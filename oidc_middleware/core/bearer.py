@@ -1,0 +1,126 @@
+"""Find the one credential of a request: a bearer token in the Authorization header, or none.
+
+Two credentials, or one that can be read in two ways, are refused with 400 instead of choosing between them. A scheme
+other than Bearer (Basic, DPoP) counts as no credentials: the challenge then tells which one is wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from oidc_middleware.errors import InvalidRequest, Malformed, MissingToken
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_TOKEN = 16 * 1024
+"""Bytes; a longer token is refused unread."""
+
+_B64TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+_SCHEME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SUBPROTOCOL = b"bearer."
+
+
+def extract(headers: Headers, query_string: bytes = b"") -> bytes:
+    """Return the bearer token of a request.
+
+    Raises:
+        MissingToken: No Authorization header, or one of another scheme. A token in the query is not read.
+        InvalidRequest: Two headers, a malformed one, or a header and a token in the query.
+        Malformed: The token is longer than `MAX_TOKEN`.
+
+    Source: RFC 6750 §2, §3.1; RFC 9700 §4.3.2 (no tokens in queries).
+    """
+    value = authorization(headers)
+    if value is None:
+        raise MissingToken("no Authorization header")
+    token = credential(value)
+    check_query(query_string)
+    return token
+
+
+def authorization(headers: Headers) -> bytes | None:
+    """Return the value of the Authorization header, `None` when there is none.
+
+    Raises:
+        InvalidRequest: There are two, equal or not.
+
+    Source: RFC 9110 §5.3, §11.6.2.
+    """
+    found = None
+    for name, value in headers:
+        if name == b"authorization":
+            if found is not None:
+                raise InvalidRequest("more than one Authorization header")
+            found = value
+    return found
+
+
+def credential(value: bytes) -> bytes:
+    """Return the token in the value of an Authorization header: `Bearer`, exactly one space, a b64token.
+
+    RFC 9110 allows more than one space, RFC 6750 one; a second one is refused, as are tabs, quotes and lists.
+
+    Raises:
+        MissingToken: It is of another scheme.
+        InvalidRequest: It is malformed.
+        Malformed: The token is longer than `MAX_TOKEN`.
+
+    Source: RFC 6750 §2.1 (b64token); RFC 9110 §11.1 (schemes are case-insensitive), §11.4.
+    """
+    scheme, _, token = value.partition(b" ")
+    if scheme.lower() != b"bearer":
+        if _SCHEME.fullmatch(scheme):
+            raise MissingToken("the Authorization header is not of the Bearer scheme")
+        raise InvalidRequest("the Authorization header is malformed")
+    return _b64token(token)
+
+
+def check_query(query_string: bytes) -> None:
+    """Refuse a token in the query, beside one in the header: a request has one credential.
+
+    Raises:
+        InvalidRequest: The query has a parameter `access_token`.
+
+    Source: RFC 6750 §2 (no more than one method), §2.3.
+    """
+    if b"access_token" not in query_string and b"%" not in query_string:
+        return
+    for parameter in query_string.split(b"&"):
+        if unquote_to_bytes(parameter.partition(b"=")[0]) == b"access_token":
+            raise InvalidRequest("a token in the header and one in the query")
+
+
+def subprotocol_token(headers: Headers) -> bytes:
+    """Return the token that a browser sends as WebSocket subprotocol `bearer.<token>`, where that is configured.
+
+    Raises:
+        MissingToken: None of the offered subprotocols is one.
+        InvalidRequest: Two are, or an Authorization header came too, or the token is malformed.
+        Malformed: The token is longer than `MAX_TOKEN`.
+
+    Source: RFC 6455 §4.1 (Sec-WebSocket-Protocol may come several times); RFC 6750 §2.
+    """
+    headers = tuple(headers)
+    tokens = [
+        offered.strip(b" \t")[len(_SUBPROTOCOL) :]
+        for name, value in headers
+        if name == b"sec-websocket-protocol"
+        for offered in value.split(b",")
+        if offered.strip(b" \t").startswith(_SUBPROTOCOL)
+    ]
+    if not tokens:
+        raise MissingToken("no subprotocol bearer.<token>")
+    if len(tokens) > 1 or authorization(headers) is not None:
+        raise InvalidRequest("more than one credential")
+    return _b64token(tokens[0])
+
+
+def _b64token(token: bytes) -> bytes:
+    if len(token) > MAX_TOKEN:
+        raise Malformed("longer than 16 KiB")
+    text = token.rstrip(b"=")
+    if not text or text.translate(None, _B64TOKEN):
+        raise InvalidRequest("the bearer token is empty or has characters that none may have")
+    return token
