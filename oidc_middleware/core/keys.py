@@ -40,7 +40,7 @@ _PUBLIC_MEMBERS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "OKP": ("crv", "kty", "x"),
     }
 )
-_MAX_RSA_EXPONENT = (1 << 32) - 1
+_RSA_EXPONENTS = range(3, 1 << 32, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def parse_jwks(document: bytes, algorithms: frozenset[str]) -> KeySet:
             keys.append(parse_jwk(entry, algorithms))
         except ValueError as error:
             skipped.append(f"key {number}: {error}")
-        if type(entry) is dict and entry.get("kty") in _PUBLIC_MEMBERS and "d" in entry:
+        if type(entry) is dict and "d" in entry:
             warnings.append(f"key {number} is published with its private part: the issuer must replace it")
     return KeySet(keys, document, skipped, warnings)
 
@@ -201,8 +201,7 @@ def _check_rsa(key: RSAPublicKey) -> None:
     """Source: RFC 7518 §3.3 (2048 bits or more); the upper bounds keep the cost of a signature check bounded."""
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise ValueError(f"an RSA key must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
-    exponent = key.public_numbers().e
-    if exponent < 3 or exponent > _MAX_RSA_EXPONENT or not exponent & 1:
+    if key.public_numbers().e not in _RSA_EXPONENTS:
         raise ValueError("an RSA exponent must be odd and of 3 to 2**32 - 1")
 
 
