@@ -1,6 +1,6 @@
 // The certified OpenID provider that the conformance tests talk to: npm's oidc-provider on a loopback port.
 //
-//   node provider.mjs [--port N]
+//   node provider.mjs [--port N] [--generation NAME]
 //
 // One line on standard output, `{"port": N}`, says that it is ready. It ends when its standard input does, so it never
 // outlives the test that started it. What lies under /__control/ steers it and is no part of OpenID:
@@ -16,7 +16,12 @@ import { parseArgs, promisify } from 'node:util';
 
 import { Provider } from 'oidc-provider';
 
-const { values: options } = parseArgs({ options: { port: { type: 'string', default: '0' } } });
+const { values: options } = parseArgs({
+  options: {
+    port: { type: 'string', default: '0' },
+    generation: { type: 'string', default: 'first' }, // of the keys that it starts with
+  },
+});
 
 const AUDIENCE = 'https://api.example';
 const SCOPES = 'read write admin';
@@ -112,6 +117,7 @@ class Store {
   }
 }
 
+// Key ids name the generation, so two processes have the same ids for different keys: nobody may rely on `kid` alone.
 const makeKeyPair = promisify(generateKeyPair);
 const generations = new Map();
 
@@ -222,6 +228,6 @@ process.stdin.on('end', () => process.exit(0));
 server.listen(Number(options.port), '127.0.0.1', async () => {
   const { port } = server.address();
   issuer = `http://127.0.0.1:${port}`;
-  provider = (await makeProvider(issuer, ['first'])).callback();
+  provider = (await makeProvider(issuer, [options.generation])).callback();
   console.log(JSON.stringify({ port }));
 });

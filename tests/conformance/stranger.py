@@ -33,10 +33,10 @@ class Stranger:
     `resource` names the kind of access token, as the table in `provider.mjs` lists them: `rs256`, `opaque`, `short` ...
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, generation: str = "first") -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(
-            [*find_node().node, str(HERE / "provider.mjs"), "--port", str(port)],
+            [*find_node().node, str(HERE / "provider.mjs"), "--port", str(port), "--generation", generation],
             cwd=HERE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -162,12 +162,14 @@ class Stranger:
     # What only a test may do.
 
     def publish(self, *generations: str) -> None:
-        """Publish the keys of these generations (the process starts with `first`) and sign with the first named."""
+        """Publish the keys of these generations (a process starts with `first`) and sign with those named first."""
         self._json(self._http.post("/__control/keys", json={"generations": generations}))
 
     def fault(self, **by_endpoint: Mapping[str, int]) -> None:
-        """Replace all faults: `fault(jwks={"delay": 300})` in milliseconds, `fault(jwks={"status": 500})`; none: heal."""
-        self._json(self._http.post("/__control/faults", json={f"/{path}": fault for path, fault in by_endpoint.items()}))
+        """Replace all faults: `jwks={"delay": 300}` (milliseconds) or `jwks={"status": 500}`; none means healthy."""
+        self._json(
+            self._http.post("/__control/faults", json={f"/{path}": fault for path, fault in by_endpoint.items()})
+        )
 
     def requests(self) -> Counter[str]:
         """Return how many requests each path has seen."""
