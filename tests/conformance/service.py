@@ -39,6 +39,7 @@ def seen(conn: HTTPConnection) -> dict[str, Any]:
         return {"authenticated": False}
     return {
         "authenticated": True,
+        "identity": user.identity,
         "subject": user.subject,
         "issuer": user.issuer,
         "client_id": user.client_id,

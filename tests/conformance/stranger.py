@@ -71,7 +71,9 @@ class Stranger:
         self.stop()
 
     def stop(self) -> None:
-        """Kill the process, as a crash would; its port refuses connections from here on."""
+        """Kill the process, as a crash would; its port refuses connections from here on. Twice is once."""
+        if self._process.returncode is not None:
+            return
         self._process.kill()
         self._process.communicate()
         self._log.close()

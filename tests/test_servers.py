@@ -1,0 +1,239 @@
+"""The middleware under uvicorn, hypercorn and granian: each a process of its own, asked over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from oidc_middleware.testing import FakeIssuer
+
+AUDIENCE = "https://api.example"
+START_SECONDS = 30
+ANSWER_SECONDS = 10
+COMMANDS: dict[str, Callable[[int], list[str]]] = {
+    "uvicorn": lambda port: ["uvicorn", "served_app:app", "--host=127.0.0.1", f"--port={port}", "--no-access-log"],
+    # Zero workers: it serves in the process that we start, and that we can end.
+    "hypercorn": lambda port: ["hypercorn", "served_app:app", f"--bind=127.0.0.1:{port}", "--workers=0"],
+    "granian": lambda port: ["granian", "served_app:app", "--interface=asgi", "--host=127.0.0.1", f"--port={port}"],
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its name and where it listens."""
+
+    name: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str, token: str | None = None) -> httpx2.Response:
+        """Ask for a path, with a bearer token if there is one."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx2.get(self.url + path, headers=headers, trust_env=False, timeout=ANSWER_SECONDS)
+
+    def raw(self, *lines: str) -> tuple[int, str]:
+        """Send these lines as a request, exactly as they are, and return status and answer."""
+        request = "\r\n".join([*lines, f"Host: 127.0.0.1:{self.port}", "Connection: close", "", ""])
+        with socket.create_connection(("127.0.0.1", self.port), ANSWER_SECONDS) as connection:
+            connection.sendall(request.encode("latin-1"))
+            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode("latin-1")
+        return int(answer.split(" ", 2)[1]), answer
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[FakeIssuer]:
+    """Return an issuer that is served from a thread, since the servers under test are other processes."""
+    fake = FakeIssuer(audience=AUDIENCE, algorithms=("ES256",))
+    loop = asyncio.new_event_loop()
+    stop, started = asyncio.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with fake.serve():
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="issuer")
+    thread.start()
+    try:
+        assert started.wait(START_SECONDS), "the issuer did not start"
+        yield fake
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def server(
+    request: pytest.FixtureRequest, issuer: FakeIssuer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Return each server in turn, serving `served_app`."""
+    log = tmp_path_factory.mktemp("server") / f"{request.param}.log"
+    with running(request.param, issuer.url, log) as started:
+        yield started
+
+
+@contextmanager
+def running(name: str, issuer_url: str, log: Path) -> Iterator[Server]:
+    """Start a server on a free port, wait until it accepts connections, and end it and what it started."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "OIDC_ISSUER": issuer_url,
+        "OIDC_AUDIENCE": AUDIENCE,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONWARNINGS": "default",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *COMMANDS[name](port)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until_listening(process, port, log)
+        yield Server(name, port)
+    finally:
+        end(process)
+
+
+def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when the port accepts connections."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server to stop; one that does not is killed with all of its session."""
+    process.terminate()
+    try:
+        process.wait(ANSWER_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+
+
+def test_good_token(server: Server, issuer: FakeIssuer) -> None:
+    """200, and the app sees the subject."""
+    answer = server.get("/who", issuer.token("alice"))
+    assert (answer.status_code, answer.json()) == (200, {"subject": "alice", "path": "/who"})
+
+
+def test_public_path(server: Server) -> None:
+    """200 for anybody."""
+    assert server.get("/health").text == "ok"
+
+
+def test_no_token(server: Server) -> None:
+    """401 with a challenge that has no error code (RFC 6750 §3.1)."""
+    answer = server.get("/who")
+    assert answer.status_code == 401
+    (challenge,) = answer.headers.get_list("WWW-Authenticate")
+    assert challenge.startswith("Bearer")
+    assert "error" not in challenge
+
+
+def test_bad_token(server: Server, issuer: FakeIssuer) -> None:
+    """401 `invalid_token`."""
+    answer = server.get("/who", issuer.token(audience="https://other.example"))
+    assert answer.status_code == 401
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+def test_missing_scope(server: Server, issuer: FakeIssuer) -> None:
+    """403 `insufficient_scope` that names the scope, and 200 with it."""
+    answer = server.get("/admin/users", issuer.token(scope="read"))
+    assert answer.status_code == 403
+    assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+    assert 'scope="admin"' in answer.headers["WWW-Authenticate"]
+    assert server.get("/admin/users", issuer.token(scope="read admin")).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["none", "good"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/health/../admin/users",
+        "/health/%2e%2e/admin/users",
+        "/health%2f..%2fadmin/users",
+        "//admin/users",
+        "//health",
+        "/health;x/../admin/users",
+        "/admin\\users",
+        "/admin%00/users",
+    ],
+)
+def test_dirty_path(server: Server, issuer: FakeIssuer, target: str, token: str) -> None:
+    """P-pct-dotdot, P-pct-slash, P-dblslash, P-semicolon, P-backslash, P-nul: 400, whoever asks."""
+    credentials = [f"Authorization: Bearer {issuer.token(scope='admin')}"] if token == "good" else []
+    status, answer = server.raw(f"GET {target} HTTP/1.1", *credentials)
+    assert status == 400
+    assert "subject" not in answer
+
+
+@pytest.mark.parametrize("path", ["/who", "/admin/users"])
+def test_absolute_form(server: Server, path: str) -> None:
+    """A whole URL as the request target opens nothing: servers that pass it on as a path get 400, the others 401."""
+    status, answer = server.raw(f"GET {server.url}{path} HTTP/1.1")
+    assert status in {400, 401}
+    assert "subject" not in answer
+
+
+def test_two_authorization_headers(server: Server, issuer: FakeIssuer) -> None:
+    """H-dup-same: 400 `invalid_request`, whether the server joins them or not."""
+    header = f"Authorization: Bearer {issuer.token()}"
+    status, answer = server.raw("GET /who HTTP/1.1", header, header)
+    assert status == 400
+    assert 'error="invalid_request"' in answer
+
+
+def test_websocket_accepted(server: Server, issuer: FakeIssuer) -> None:
+    """A good token opens it, the app sees the subject, messages flow."""
+    headers = {"Authorization": f"Bearer {issuer.token('alice')}"}
+    with connect(f"ws://127.0.0.1:{server.port}/ws", additional_headers=headers, proxy=None) as websocket:
+        assert websocket.recv(timeout=ANSWER_SECONDS) == "alice"
+        websocket.send("hello")
+        assert websocket.recv(timeout=ANSWER_SECONDS) == "hello"
+
+
+def test_websocket_refused(server: Server) -> None:
+    """P-websocket: refused before it opens, by a 401 and a challenge; where the server cannot say that, by a 403."""
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None):
+        pass
+    answer = refused.value.response
+    if server.name == "granian":  # it has no `websocket.http.response`
+        assert answer.status_code == 403
+    else:
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
