@@ -85,19 +85,15 @@ def routes() -> list[Route | WebSocketRoute | Mount]:
     ]
 
 
-def bare_app() -> Starlette:
-    """Return the service without anybody at the door."""
-    return Starlette(routes=routes())
-
-
 def protected_app(**settings: Any) -> Starlette:
-    """Return the service behind the middleware; `settings` replace what is usual here.
+    """Return the service behind the middleware; `settings` replace what is usual here, None leaves a setting out.
 
     The provider's host is an address of this machine, so plain http needs no permission.
     """
     usual = {"audience": AUDIENCE, "leeway": 0, "public": ["/health"], "optional": ["/maybe"], "rules": RULES}
-    app = bare_app()
-    app.add_middleware(OIDCMiddleware, **(usual | settings))
+    app = Starlette(routes=routes())
+    chosen = {name: value for name, value in (usual | settings).items() if value is not None}
+    app.add_middleware(OIDCMiddleware, **chosen)
     return app
 
 

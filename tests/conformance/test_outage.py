@@ -89,7 +89,7 @@ def test_new_key_while_the_keys_cannot_be_fetched(own_stranger: Stranger, serve:
 
 
 def test_metadata_of_another_issuer(stranger: Stranger, own_stranger: Stranger, serve: Serve) -> None:
-    """J-issuer-mismatch: the metadata must name the configured issuer, or nothing of it is used (OIDC Discovery §4.3)."""
+    """J-issuer-mismatch: metadata that names another issuer is not used at all (OIDC Discovery §4.3)."""
     served = serve(issuer=own_stranger.issuer, discovery_url=f"{stranger.issuer}/.well-known/openid-configuration")
     assert_unavailable(served.get("/who", own_stranger.client_credentials()))
     token = stranger.client_credentials()

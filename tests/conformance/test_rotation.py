@@ -30,9 +30,9 @@ def ask_all(served: Served, tokens: list[str]) -> Counter[int]:
 
 def test_hundred_first_requests_fetch_the_keys_once(own_stranger: Stranger, serve: Serve) -> None:
     """J-singleflight: a cold service that is asked a hundred times at once asks the provider once."""
-    served = serve(issuer=own_stranger.issuer)
     tokens = [own_stranger.client_credentials("es256") for _ in range(BURST)]
     own_stranger.fault(jwks={"delay": 300})
+    served = serve(issuer=own_stranger.issuer)
     assert ask_all(served, tokens) == {200: BURST}
     requests = own_stranger.requests()
     assert (requests[DISCOVERY], requests[JWKS]) == (1, 1)
