@@ -26,6 +26,7 @@ from starlette.testclient import TestClient
 
 import oidc_middleware
 from oidc_middleware import OIDCError, Settings, errors
+from oidc_middleware.core.challenge import challenge
 from oidc_middleware.testing import FakeIssuer
 
 ROOT = Path(__file__).parent.parent
@@ -205,6 +206,16 @@ def test_every_error_is_in_the_docs(error: type[OIDCError]) -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \| (\S+) \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
     challenge = f"`{error.error}`" if error.error else "–"
     assert (error.__name__, error.code, str(error.status), challenge) in rows
+
+
+def test_the_challenges_in_the_docs_are_those_that_are_sent() -> None:
+    shown = re.findall(r"^WWW-Authenticate: (.*)$", (DOCS / "errors.md").read_text(), re.MULTILINE)
+    sent: list[OIDCError] = [
+        errors.MissingToken(),
+        errors.Malformed(),
+        errors.InsufficientScope(scopes=["orders:write"]),
+    ]
+    assert shown == [challenge(error, realm="orders") for error in sent]
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
