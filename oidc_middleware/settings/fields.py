@@ -1,0 +1,124 @@
+"""The settings that hold for all issuers and requests: as in `issuer_fields`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+
+from oidc_middleware.core.policy import Rule
+from oidc_middleware.settings import checks, entries
+from oidc_middleware.settings.issuer import Issuer
+from oidc_middleware.settings.words import Read, flag, json, listed, never, number
+
+Issuers = Annotated[
+    tuple[Issuer, ...],
+    Read(json),
+    PlainValidator(entries.issuers),
+    Field(
+        description="Several issuers: a list of `Issuer(...)`, in a variable a JSON array of objects. Each has its own "
+        "`audience`, `algorithms`, keys and so on; `issuer`, `audience` and those are then left out here."
+    ),
+]
+Leeway = Annotated[
+    float,
+    Read(number),
+    PlainValidator(checks.leeway),
+    Field(description="How far the issuer's clock and ours may differ, in seconds, from 0 to 300."),
+]
+MaxTokenLife = Annotated[
+    float,
+    Read(number),
+    PlainValidator(checks.max_token_life),
+    Field(description="No token is accepted for longer than this after its issue, in seconds, whatever it says."),
+]
+AllowHTTP = Annotated[
+    bool,
+    Read(flag),
+    PlainValidator(checks.flag),
+    Field(
+        description="Permit `http://` addresses of issuers on other machines. Whoever can change that traffic can "
+        "forge tokens. Loopback addresses need no permission."
+    ),
+]
+Cache = Annotated[
+    str,
+    PlainValidator(checks.cache),
+    Field(description="Where tokens, keys and metadata are cached. `memory://`: in each process."),
+]
+Public = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.paths),
+    Field(
+        description="Paths that need no identity and ignore credentials, for all methods. `/docs/*` matches `/docs`, "
+        "`/docs/` and `/docs/x`, and `{name}` one segment. Everything else is denied without identity."
+    ),
+]
+Optional = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.paths),
+    Field(
+        description="Paths where a request without credentials is anonymous; with bad ones it is refused all the same."
+    ),
+]
+Rules = Annotated[
+    tuple[Rule, ...],
+    Read(json),
+    PlainValidator(entries.rules),
+    Field(
+        description="What identities need beyond being valid: a list of `Rule(path, methods, scopes, any_scopes, "
+        "claims, audience)`, in a variable a JSON array of objects. The first match wins. `public`, `optional` and "
+        "`rules` never overlap."
+    ),
+]
+AmbiguousPaths = Annotated[
+    Literal["refuse", "protect"],
+    PlainValidator(checks.one_of("refuse", "protect")),
+    Field(
+        description="What happens to paths that servers read in different ways (`//`, `;`, encoded slashes): `refuse` "
+        "answers 400, `protect` asks for an identity that satisfies every rule."
+    ),
+]
+Preflight = Annotated[
+    Literal["pass", "protect"],
+    PlainValidator(checks.one_of("pass", "protect")),
+    Field(
+        description="`pass` lets CORS preflights reach the app anonymously; `protect` asks for an identity, as for "
+        "any other request."
+    ),
+]
+Prefix = Annotated[
+    str,
+    PlainValidator(checks.prefix),
+    Field(description="The path below which the middleware's own endpoints lie. Only their exact paths are taken."),
+]
+AdminScope = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.scope)),
+    Field(description="The scope that opens the `status` endpoint. Unset: there is no such endpoint."),
+]
+WebSocketToken = Annotated[
+    Literal["header", "subprotocol"],
+    PlainValidator(checks.one_of("header", "subprotocol")),
+    Field(
+        description="Where a WebSocket handshake carries its token. `subprotocol` also reads `bearer.<token>` from "
+        "`Sec-WebSocket-Protocol`, for browsers, which cannot set the header."
+    ),
+]
+Realm = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.realm)),
+    Field(description="The `realm` that challenges name."),
+]
+OnError = Annotated[
+    Callable[..., Any] | None,
+    Read(never),
+    PlainValidator(checks.optional(checks.on_error)),
+    Field(
+        description="`on_error(conn, error) -> Response` makes the body of refusals; status and challenge stay ours. "
+        "A keyword only."
+    ),
+]

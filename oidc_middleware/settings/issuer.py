@@ -1,0 +1,51 @@
+"""One trusted issuer, with everything that holds for its tokens."""
+
+from __future__ import annotations
+
+from typing import NoReturn, Unpack
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from oidc_middleware.settings import issuer_fields
+from oidc_middleware.settings.keywords import IssuerKeywords
+from oidc_middleware.settings.report import config_error, refuse_change
+from oidc_middleware.settings.unknown import unknown_name
+
+
+class Issuer(BaseModel):
+    """One of several issuers in `Settings(issuers=[...])`. Nothing in it is shared with the others.
+
+    Raises:
+        ConfigError: a value cannot work, a required one is missing, or a name is no setting of an issuer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    issuer: issuer_fields.Issuer
+    audience: issuer_fields.Audience
+    audience_claim: issuer_fields.AudienceClaim = "aud"
+    algorithms: issuer_fields.Algorithms = issuer_fields.ALL_ALGORITHMS
+    token_type: issuer_fields.TokenType = "auto"  # noqa: S105  a token type, no secret
+    discovery_url: issuer_fields.DiscoveryURL = None
+    jwks_uri: issuer_fields.JWKSURI = None
+    ca_file: issuer_fields.CAFile = None
+    client_id: issuer_fields.ClientID = None
+
+    def __init__(self, **keywords: Unpack[IssuerKeywords]) -> None:
+        names = tuple(type(self).model_fields)
+        for name in keywords:
+            if name not in names:
+                raise unknown_name(name, names)
+        try:
+            super().__init__(**keywords)
+        except ValidationError as error:
+            refused = config_error(error)
+        else:
+            return
+        raise refused
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        refuse_change(name)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        refuse_change(name)

@@ -1,0 +1,55 @@
+"""The settings as keywords, for type checkers: what a caller may write, where `Settings` tells what comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypedDict
+
+from oidc_middleware.core.policy import Rule
+
+
+class IssuerOptions(TypedDict, total=False):
+    """What `Issuer(...)` may have."""
+
+    audience_claim: str
+    algorithms: str | Iterable[str]
+    token_type: Literal["auto", "at+jwt"]
+    discovery_url: str | None
+    jwks_uri: str | None
+    ca_file: str | os.PathLike[str] | None
+    client_id: str | None
+
+
+class IssuerKeywords(IssuerOptions):
+    """What `Issuer(...)` takes."""
+
+    issuer: str
+    audience: str | Iterable[str]
+
+
+class SettingsKeywords(IssuerOptions, total=False):
+    """What `Settings(...)` and `OIDCMiddleware(...)` take.
+
+    `env_file` is a `.env` file to read too, `secrets_dir` a directory with one file for each setting.
+    """
+
+    issuer: str | None
+    audience: str | Iterable[str]
+    issuers: Iterable[Any]
+    leeway: float
+    max_token_life: float
+    allow_http: bool
+    cache: str
+    public: str | Iterable[str]
+    optional: str | Iterable[str]
+    rules: Iterable[Rule | Mapping[str, Any]]
+    ambiguous_paths: Literal["refuse", "protect"]
+    preflight: Literal["pass", "protect"]
+    prefix: str
+    admin_scope: str | None
+    websocket_token: Literal["header", "subprotocol"]
+    realm: str | None
+    on_error: Callable[[Any, Any], Any] | None
+    env_file: str | os.PathLike[str] | None
+    secrets_dir: str | os.PathLike[str] | None

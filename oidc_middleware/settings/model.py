@@ -1,0 +1,145 @@
+"""All settings, frozen once they are checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NoReturn, Self, Unpack, cast
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from oidc_middleware.core.patterns import PolicyError
+from oidc_middleware.core.policy import Policy
+from oidc_middleware.errors import ConfigError
+from oidc_middleware.settings import fields, issuer_fields, sources, together
+from oidc_middleware.settings.issuer import Issuer
+from oidc_middleware.settings.keywords import SettingsKeywords
+from oidc_middleware.settings.report import config_error, refuse_change
+from oidc_middleware.settings.unknown import unknown_name
+
+# Where settings come from: read by the sources, and no settings themselves.
+_PLACES = ("env_file", "secrets_dir")
+
+
+class Settings(BaseSettings):
+    """The frozen configuration of one middleware.
+
+    A keyword goes before the variable `OIDC_*`, this before the file that `OIDC_*_FILE` names, this before a file in
+    `secrets_dir`, and this before the `.env` file `env_file`. The last two are read only if they are given.
+
+    Raises:
+        ConfigError: a value cannot work, a required one is missing, or a name is no setting.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+
+    issuer: issuer_fields.IssuerOrNone = None
+    audience: issuer_fields.Audience = ()
+    issuers: fields.Issuers = ()
+    audience_claim: issuer_fields.AudienceClaim = "aud"
+    algorithms: issuer_fields.Algorithms = issuer_fields.ALL_ALGORITHMS
+    token_type: issuer_fields.TokenType = "auto"  # noqa: S105  a token type, no secret
+    leeway: fields.Leeway = 30.0
+    max_token_life: fields.MaxTokenLife = 30 * 86400.0
+    discovery_url: issuer_fields.DiscoveryURL = None
+    jwks_uri: issuer_fields.JWKSURI = None
+    ca_file: issuer_fields.CAFile = None
+    allow_http: fields.AllowHTTP = False
+    client_id: issuer_fields.ClientID = None
+    cache: fields.Cache = "memory://"
+    public: fields.Public = ()
+    optional: fields.Optional = ()
+    rules: fields.Rules = ()
+    ambiguous_paths: fields.AmbiguousPaths = "refuse"
+    preflight: fields.Preflight = "pass"
+    prefix: fields.Prefix = "/oauth2"
+    admin_scope: fields.AdminScope = None
+    websocket_token: fields.WebSocketToken = "header"  # noqa: S105  a place, no secret
+    realm: fields.Realm = None
+    on_error: fields.OnError = None
+
+    def __init__(self, **keywords: Unpack[SettingsKeywords]) -> None:
+        names = (*type(self).model_fields, *_PLACES)
+        for name in keywords:
+            if name not in names:
+                raise unknown_name(name, names)
+        try:
+            super().__init__(**cast("dict[str, Any]", keywords))
+        except ValidationError as error:
+            refused = config_error(error)
+        else:
+            self._check_together()
+            return
+        raise refused
+
+    @cached_property
+    def trusted(self) -> tuple[Issuer, ...]:
+        """The issuers whose tokens are accepted, one or several."""
+        if self.issuers:
+            return self.issuers
+        return (Issuer.model_construct(**{name: getattr(self, name) for name in Issuer.model_fields}),)
+
+    @cached_property
+    def endpoints(self) -> frozenset[str]:
+        """The names of our own endpoints below `prefix` that these settings enable."""
+        return frozenset({"health"} if self.admin_scope is None else {"health", "status"})
+
+    @cached_property
+    def policy(self) -> Policy:
+        """Which requests need what, as these settings say."""
+        return Policy(
+            self.public,
+            self.optional,
+            self.rules,
+            ambiguous_paths=self.ambiguous_paths,
+            prefix=self.prefix,
+            endpoints=self.endpoints,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, the strongest first, instead of those that pydantic-settings would use."""
+        del env_settings, dotenv_settings, file_secret_settings
+        keywords = cast("InitSettingsSource", init_settings).init_kwargs
+        env_file, secrets_dir = (keywords.pop(name, None) for name in _PLACES)
+        return (init_settings, *sources.in_order(settings_cls, os.environ, secrets_dir, env_file))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return new settings with other values, checked like these; pydantic's own copy would not check them.
+
+        Raises:
+            ConfigError: as for new settings.
+        """
+        del deep  # what is frozen need not be copied
+        return type(self)(**cast("SettingsKeywords", self._given() | dict(update or {})))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        refuse_change(name)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        refuse_change(name)
+
+    def _given(self) -> dict[str, Any]:
+        """Return the settings that came from anywhere; `None` is as if it had not come."""
+        return {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
+
+    def _check_together(self) -> None:
+        together.check_one_or_many(self._given())
+        together.check_transport(self.trusted, allow_http=self.allow_http)
+        try:
+            _ = self.policy
+        except PolicyError as error:
+            refused = ConfigError(error.field, error.problem, error.cure)
+        else:
+            together.warn_of_shared_audiences(self.trusted)
+            return
+        raise refused

@@ -1,0 +1,71 @@
+"""Checks of settings against each other; each alone is fine by now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+
+from oidc_middleware.errors import ConfigError
+from oidc_middleware.settings import urls
+from oidc_middleware.settings.issuer import Issuer
+from oidc_middleware.settings.problem import combined, shown
+
+_log = logging.getLogger("oidc_middleware.settings")
+_URL_FIELDS = ("issuer", "discovery_url", "jwks_uri")
+
+
+def check_one_or_many(given: Collection[str]) -> None:
+    """Check that there is one issuer or a list of them; `given` are the names of the settings that came.
+
+    Raises:
+        ConfigError: issuer or audience is missing, or stands beside issuers, where nothing would read it.
+    """
+    if "issuers" not in given:
+        wrong = [
+            ConfigError(name, "is missing", f"Pass {name}=... or set OIDC_{name.upper()}.")
+            for name in ("issuer", "audience")
+            if name not in given
+        ]
+    else:
+        wrong = [
+            ConfigError(name, "is set beside issuers", "Each Issuer(...) has its own: move it there.")
+            for name in Issuer.model_fields
+            if name in given
+        ]
+    if wrong:
+        raise combined(wrong)
+
+
+def check_transport(trusted: tuple[Issuer, ...], *, allow_http: bool) -> None:
+    """Check that nobody between here and the issuer can change its keys; warn where that was asked for.
+
+    Raises:
+        ConfigError: an http URL to another machine.
+
+    Source: OpenID Connect Discovery §7.1 and §7.2, RFC 8414 §6.1.
+    """
+    for field, url in _plain_urls(trusted):
+        if not allow_http:
+            cure = "Write https. Where the network itself is safe, allow_http=True permits it."
+            raise ConfigError(field, f"{shown(url)} is not encrypted, so anybody on the way can forge tokens", cure)
+        _log.warning("allow_http: %s=%s is not encrypted; whoever can change its traffic can forge tokens", field, url)
+
+
+def warn_of_shared_audiences(trusted: tuple[Issuer, ...]) -> None:
+    """Warn of an audience that says nothing."""
+    for issuer in trusted:
+        if "account" in issuer.audience:
+            _log.warning(
+                "audience: Keycloak puts 'account' into every token, so tokens for other services of %s get in too. "
+                "Give this API an audience mapper of its own.",
+                issuer.issuer,
+            )
+
+
+def _plain_urls(trusted: tuple[Issuer, ...]) -> Iterator[tuple[str, str]]:
+    for place, issuer in enumerate(trusted):
+        before = f"issuers[{place}]." if len(trusted) > 1 else ""
+        for field in _URL_FIELDS:
+            url = getattr(issuer, field)
+            if url is not None and not urls.may_stay_plain(url):
+                yield before + field, url
