@@ -123,7 +123,7 @@ class KeyRing:
         self.published: list[SigningKey] = []
         self.issued: list[SigningKey] = []
         """Every key that was ever on this ring, withdrawn ones too: the issuer knows its own tokens."""
-        self._current = {algorithm: self.publish(self._next(algorithm)) for algorithm in algorithms}
+        self._current = {algorithm: self.publish(self._next(algorithm)) for algorithm in self._serial}
 
     @property
     def algorithms(self) -> tuple[str, ...]:
