@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import oidc_middleware
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -92,3 +94,10 @@ def test_importing_the_package_loads_neither_client_nor_server() -> None:
 def test_the_pytest_plugin_loads_nothing_heavy() -> None:
     heavy = {"cryptography", "httpx2", "jwt", "pydantic", "starlette", "uvicorn"}
     assert loaded_by("import oidc_middleware.testing.plugin") & heavy == set()
+
+
+def test_every_public_name_loads() -> None:
+    assert {name: getattr(oidc_middleware, name).__name__ for name in oidc_middleware.__all__} == {
+        name: name for name in oidc_middleware.__all__
+    }
+    assert dir(oidc_middleware) == oidc_middleware.__all__
