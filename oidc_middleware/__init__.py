@@ -1,6 +1,6 @@
 """OpenID Connect in front of any ASGI app: only requests with a valid identity get in.
 
-Names load on first use: pytest imports this package in every project of the environment, to find the fixtures.
+The names below are imported when they are first used: pytest imports this package in every run, to look for fixtures.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ if TYPE_CHECKING:
 
 __all__ = ["OIDC", "Issuer", "OIDCError", "OIDCMiddleware", "Principal", "Rule", "Settings"]
 
-_HOMES = {
-    "OIDC": "wiring",
-    "Issuer": "settings",
-    "OIDCError": "errors",
-    "OIDCMiddleware": "asgi.middleware",
-    "Principal": "core.principal",
-    "Rule": "core.rule",
-    "Settings": "settings",
-}
-
 
 def __getattr__(name: str) -> object:
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    match name:
+        case "OIDCMiddleware":
+            module = "asgi.middleware"
+        case "Principal":
+            module = "core.principal"
+        case "Rule":
+            module = "core.rule"
+        case "OIDCError":
+            module = "errors"
+        case "Issuer" | "Settings":
+            module = "settings"
+        case "OIDC":
+            module = "wiring"
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,197 @@
+"""The door: every request goes through here, and those of known tokens without an await that suspends."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from oidc_middleware.asgi.endpoints import ENDPOINTS
+from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
+from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
+from oidc_middleware.auth.known import Known
+from oidc_middleware.core import bearer
+from oidc_middleware.core.identity_headers import IDENTITY_HEADERS, removed
+from oidc_middleware.core.memo import DecisionMemo
+from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
+from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError
+from oidc_middleware.settings import Settings
+from oidc_middleware.wiring import OIDC, SCOPE_KEY
+
+logger = logging.getLogger("oidc_middleware")
+
+_IDENTITY = Access.IDENTITY
+_WATCHED = IDENTITY_HEADERS | {b"authorization"}
+
+
+class OIDCMiddleware:
+    """Let in only requests with a valid identity; the identity is `request.user` then.
+
+    Give it the keywords of `Settings`, or `settings=`, or a running service as `oidc=`. It never raises here, for
+    Starlette builds middleware where servers swallow the cause: a `ConfigError` fails the lifespan's start-up with its
+    text, and without lifespan answers every request with 500.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings | None = None, *, oidc: OIDC | None = None, **keywords: Any
+    ) -> None:
+        self.app = app
+        self._config_error: ConfigError | None = None
+        try:
+            self.oidc = _service(settings, oidc, keywords)
+        except ConfigError as error:
+            self._config_error = error
+            return
+        settings = self.oidc.settings
+        self._decide = DecisionMemo(settings.policy.decide).get
+        self._lookup = self.oidc.authenticator.lookup
+        self._realm = settings.realm
+        self._on_error = settings.on_error
+        self._passes_preflight = settings.preflight == "pass"
+        self._reads_subprotocol = settings.websocket_token == "subprotocol"  # noqa: S105  a place, no secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        kind = scope["type"]
+        if kind == "http":
+            method = scope["method"]
+        elif kind == "websocket":
+            method = "GET"
+        else:
+            await self._serve_other(scope, receive, send)
+            return
+        if self._config_error is not None:
+            await self._refuse(scope, receive, send, self._config_error, ())
+            return
+        decision = self._decide(method, scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
+        try:
+            if decision.access is _IDENTITY:
+                value = _authorization(scope)
+                known = self._lookup(value) if value is not None else None
+                if known is None:
+                    known = await self._identify(scope, decision, value)
+                if known is not None and decision.rules:
+                    permit(decision, known.principal)
+            else:
+                known = await self._identify_where_not_needed(scope, decision)
+        except OIDCError as error:
+            await self._refuse(scope, receive, send, error, decision.scopes)
+            return
+        scope[SCOPE_KEY] = self.oidc
+        if known is not None:
+            scope["user"] = known.principal
+            scope["auth"] = known.credentials
+        else:
+            scope["user"] = UnauthenticatedUser()
+            scope["auth"] = AuthCredentials()
+        if decision.endpoint is None:
+            await self.app(scope, receive, send)
+        else:
+            await ENDPOINTS[decision.endpoint](scope, receive, send)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+        elif self._config_error is not None:
+            await refuse_lifespan(self._config_error, receive, send)
+        else:
+            await pass_lifespan(self.oidc, self.app, scope, receive, send)
+
+    async def _identify(self, scope: Scope, decision: Decision, value: bytes | None) -> Known | None:
+        """Say who sends a request whose token is not known; None for a CORS preflight, which has none.
+
+        Source: RFC 6750 §2 and §3.1.
+        """
+        await self._start()
+        if scope["type"] == "websocket" and self._reads_subprotocol:
+            value = _subprotocol(scope, value)
+        if value is not None:
+            return await self.oidc.authenticator.authenticate(value)
+        if self._passes_preflight and not decision.ambiguous and is_preflight(scope.get("method", ""), scope["headers"]):
+            return None
+        raise MissingToken("no credentials")
+
+    async def _identify_where_not_needed(self, scope: Scope, decision: Decision) -> Known | None:
+        """Say who sends a request that needs no identity: nobody, unless the path is optional and credentials came."""
+        await self._start()
+        if decision.access is Access.REFUSED:
+            raise InvalidRequest(decision.reason)
+        if decision.access is Access.PUBLIC:
+            scope["headers"] = removed(scope["headers"])
+            return None
+        value = _authorization(scope)
+        try:
+            return (value and self._lookup(value)) or await self._identify(scope, decision, value)
+        except MissingToken:
+            return None
+
+    async def _start(self) -> None:
+        """Start the service where no lifespan did, or on the loop that took the place of a closed one."""
+        if not self.oidc.started:
+            await self.oidc.start()
+
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, error: OIDCError, scopes: tuple[str, ...]
+    ) -> None:
+        level = logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        logger.log(level, "refused %.200r with %d: %s", scope["path"], error.status, error)
+        response = self._response(scope, error, scopes)
+        if scope["type"] == "websocket":
+            await deny_websocket(response, scope, receive, send)
+        else:
+            await response(scope, receive, send)
+
+    def _response(self, scope: Scope, error: OIDCError, scopes: tuple[str, ...]) -> Response:
+        if self._on_error is not None:
+            try:
+                made: Response = self._on_error(HTTPConnection(scope), error)
+                return stamp(made, error, realm=self._realm, scopes=scopes)
+            except Exception:  # theirs may raise anything; a refusal stays a refusal
+                logger.exception("on_error failed, the standard response is sent instead")
+        return error_response(error, headers=scope["headers"], realm=self._realm, scopes=scopes)
+
+
+def _service(settings: Settings | None, oidc: OIDC | None, keywords: dict[str, Any]) -> OIDC:
+    if oidc is None:
+        return OIDC(settings, **keywords)
+    if settings is not None or keywords:
+        raise ConfigError("oidc", "given beside other settings", "Put them into OIDC(...), or leave oidc= out")
+    return oidc
+
+
+def _authorization(scope: Scope) -> bytes | None:
+    """Return the `Authorization` header's value, having removed from the scope what only pretends an identity.
+
+    Raises:
+        InvalidRequest: there are two, or a token came in the query too.
+    """
+    found: bytes | None = None
+    for name, value in scope["headers"]:
+        if name in _WATCHED:
+            if name != b"authorization":
+                scope["headers"] = removed(scope["headers"])
+                return _authorization(scope)
+            if found is not None:
+                raise InvalidRequest("more than one Authorization header")
+            found = value
+    if found is not None and (query := scope.get("query_string")):
+        bearer.check_query(query)
+    return found
+
+
+def _subprotocol(scope: Scope, value: bytes | None) -> bytes | None:
+    """Return the token that a browser sends as a subprotocol, as a header would carry it, or `value` if none came.
+
+    The app, which answers with one of the subprotocols, does not get to see it.
+    """
+    try:
+        token = bearer.subprotocol_token(scope["headers"])
+    except MissingToken:
+        return value
+    scope["subprotocols"] = [name for name in scope.get("subprotocols", ()) if not name.startswith("bearer.")]
+    return b"Bearer " + token

@@ -1,0 +1,1 @@
+"""Who is it? The known token from memory, the new one by its signature."""

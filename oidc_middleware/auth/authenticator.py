@@ -1,0 +1,107 @@
+"""From the `Authorization` header to an identity: known token, else keys in memory, else a question to the issuer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from oidc_middleware.auth.generation import Generation
+from oidc_middleware.auth.known import Known, KnownTokens
+from oidc_middleware.clock import Clock
+from oidc_middleware.core import bearer, verify
+from oidc_middleware.core.keys import Key, KeySet
+from oidc_middleware.core.principal import Principal
+from oidc_middleware.core.verify import Expected, Unverified
+from oidc_middleware.errors import BadSignature, ClaimError
+
+_MAX_KNOWN_HEADERS = 256
+
+
+class KeySource(Protocol):
+    """Where the keys of one issuer come from."""
+
+    def peek_keys(self) -> KeySet | None:
+        """Return the keys in memory, None when there are none."""
+
+    async def find_keys(self, kid: str | None, alg: str) -> tuple[Key, ...]:
+        """Return the keys that may be meant, none when the issuer has none such; may wait for the issuer.
+
+        Raises:
+            ProviderError: there are no keys at all and the issuer cannot be asked.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedIssuer:
+    """One issuer whose tokens are accepted: what they must show, and where its keys are."""
+
+    expected: Expected
+    keys: KeySource
+
+
+class Authenticator:
+    """Tell who sent a credential. Holds no policy: what the identity may do is decided anew for each request."""
+
+    def __init__(
+        self, issuers: Mapping[str, TrustedIssuer], known: KnownTokens, generation: Generation, clock: Clock
+    ) -> None:
+        self._issuers = dict(issuers)
+        self._known = known
+        self._generation = generation
+        self._now = clock.now
+        self._known_headers: dict[bytes, dict[str, Any]] = {}
+        self.lookup = known.lookup
+
+    async def authenticate(self, value: bytes) -> Known:
+        """Verify the token in an `Authorization` header value that `lookup` does not know.
+
+        Raises:
+            MissingToken: a scheme other than Bearer.
+            InvalidRequest: not one well-formed credential.
+            TokenError: the token is refused.
+            ProviderError: nobody can say, because the issuer cannot be asked.
+        """
+        token = bearer.credential(value)
+        unverified = verify.read(token, self._known_headers)
+        issuer = self._issuer_of(unverified)
+        deadline = verify.check(unverified, issuer.expected, self._now())
+        if not _signed_by_known_key(unverified, issuer.keys.peek_keys()):
+            jws = unverified.jws
+            verify.check_signature(unverified, await issuer.keys.find_keys(jws.kid, jws.algorithm))
+            deadline = verify.check(unverified, issuer.expected, self._now())  # time went by while the issuer was asked
+        # No await from here on: what is stored was true under the generation that it carries.
+        known = Known(deadline, self._generation.value, Principal(unverified.jws.payload, token))
+        self._known.remember(value, known, token, unverified.jws.payload)
+        self._remember_header(token, unverified)
+        return known
+
+    def _issuer_of(self, token: Unverified) -> TrustedIssuer:
+        """Source: RFC 8725 §3.8 (an exact allow-list; what the token says chooses among it and does nothing else)."""
+        issuer = self._issuers.get(verify.issuer_of(token))
+        if issuer is None:
+            raise ClaimError("iss", "mismatch", "not one of the configured issuers")
+        return issuer
+
+    def _remember_header(self, token: bytes, verified: Unverified) -> None:
+        if len(self._known_headers) >= _MAX_KNOWN_HEADERS:
+            self._known_headers.clear()
+        self._known_headers[token.partition(b".")[0]] = verified.jws.header
+
+
+def _signed_by_known_key(token: Unverified, keys: KeySet | None) -> bool:
+    """Tell whether a key in memory made the signature; False: the issuer may have a newer one.
+
+    Raises:
+        BadSignature: the key that the token names did not make it.
+    """
+    candidates = keys.find(token.jws.kid, token.jws.algorithm) if keys else ()
+    if not candidates:
+        return False
+    try:
+        verify.check_signature(token, candidates)
+    except BadSignature:
+        if token.jws.kid is not None:
+            raise
+        return False  # without a `kid` nothing but a new look at the issuer's keys tells a rotation from a forgery
+    return True

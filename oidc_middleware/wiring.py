@@ -1,0 +1,171 @@
+"""From settings to a running service: the one place where the object graph is built."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, Self
+
+from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
+from oidc_middleware.auth.generation import Generation
+from oidc_middleware.auth.known import KnownTokens
+from oidc_middleware.cache import Caches
+from oidc_middleware.clock import Clock, SystemClock
+from oidc_middleware.core.verify import Expected
+from oidc_middleware.errors import ConfigError
+from oidc_middleware.provider import HTTPDoor, Provider
+from oidc_middleware.settings import Issuer, Settings
+
+SCOPE_KEY = "oidc_middleware"
+
+
+class OIDC:
+    """The running service: issuers, caches and the authenticator of one configuration.
+
+    Give it `Settings`, or the same keywords. `transport` is an `httpx2.AsyncBaseTransport` that replaces the network
+    (an issuer in this process), `clock` replaces the machine's clock; both are for tests.
+
+    `async with OIDC(...)`, or `start` and `stop`, which are counted, so that several middlewares may share one. It may
+    be used without either: then it starts with the first request.
+
+    Raises:
+        ConfigError: at once, when a setting cannot work.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        transport: Any = None,
+        clock: Clock | None = None,
+        **keywords: Any,
+    ) -> None:
+        if settings is not None and keywords:
+            raise ConfigError(next(iter(keywords)), "given beside settings=", "Put it into Settings(...)")
+        self.settings = settings if settings is not None else Settings(**keywords)
+        self.clock = clock if clock is not None else SystemClock()
+        self.caches = Caches(self.clock)
+        self._generation = Generation()
+        self._http = HTTPDoor(
+            ca_file=self.settings.ca_file, allow_http=self.settings.allow_http, transport=transport, clock=self.clock
+        )
+        self._providers = {issuer.issuer: self._provider(issuer) for issuer in self.settings.trusted}
+        self.authenticator = Authenticator(
+            {issuer.issuer: self._trust(issuer) for issuer in self.settings.trusted},
+            KnownTokens(self.caches.token, self._generation, self.clock),
+            self._generation,
+            self.clock,
+        )
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _provider(self, issuer: Issuer) -> Provider:
+        return Provider(
+            issuer.issuer,
+            discovery_url=issuer.discovery_url,
+            jwks_uri=issuer.jwks_uri,
+            algorithms=frozenset(issuer.algorithms),
+            http=self._http,
+            caches=self.caches,
+            clock=self.clock,
+            random=random.Random(),  # noqa: S311  spreads refreshes over time, guards nothing
+            on_keys_removed=self._generation.advance,
+        )
+
+    def _trust(self, issuer: Issuer) -> TrustedIssuer:
+        expected = Expected(
+            issuer=issuer.issuer,
+            audiences=frozenset(issuer.audience),
+            audience_claim=issuer.audience_claim,
+            algorithms=frozenset(issuer.algorithms),
+            token_type=issuer.token_type,
+            client_ids=frozenset({issuer.client_id} if issuer.client_id else ()),
+            leeway=self.settings.leeway,
+            max_token_life=self.settings.max_token_life,
+        )
+        return TrustedIssuer(expected, self._providers[issuer.issuer])
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any]) -> OIDC:
+        """Return the service that let this ASGI scope in.
+
+        Raises:
+            LookupError: no `OIDCMiddleware` stands in front of the app.
+        """
+        try:
+            oidc = scope[SCOPE_KEY]
+        except KeyError:
+            raise LookupError("no OIDCMiddleware stands in front of this app") from None
+        assert isinstance(oidc, cls)  # noqa: S101  whoever else writes under our name is wrong
+        return oidc
+
+    @classmethod
+    def from_request(cls, conn: Any) -> OIDC:
+        """Return the service that let this Starlette request or WebSocket in.
+
+        Raises:
+            LookupError: no `OIDCMiddleware` stands in front of the app.
+        """
+        return cls.from_scope(conn.scope)
+
+    @property
+    def started(self) -> bool:
+        """Whether it runs on the event loop of the caller."""
+        return self._users > 0 and self._loop is asyncio.get_running_loop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every issuer's keys are in memory."""
+        return all(provider.ready for provider in self._providers.values())
+
+    async def start(self) -> None:
+        """Begin to load and to refresh metadata and keys in the background. Needs no issuer to be reachable.
+
+        Raises:
+            RuntimeError: it runs on another event loop that is running now.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._rebind(loop)
+        self._users += 1
+        if self._users == 1:
+            for provider in self._providers.values():
+                provider.start()
+
+    def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leave the loop that is over. What is in memory stays; tasks and connections died with their loop."""
+        if self._loop is not None and self._loop.is_running():
+            raise RuntimeError("this OIDC runs on another event loop; build one OIDC for each loop")
+        self._loop = loop
+        self._users = 0
+
+    async def stop(self) -> None:
+        """Give back one `start`; the last one ends the background tasks and closes the connections. Idempotent."""
+        if self._users == 0 or self._loop is not asyncio.get_running_loop():
+            return
+        self._users -= 1
+        if self._users == 0:
+            for provider in self._providers.values():
+                await provider.stop()
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters of the caches and the issuers, as plain JSON types."""
+        return {
+            "ready": self.ready,
+            "caches": self.caches.stats(),
+            "issuers": {name: provider.stats() for name, provider in self._providers.items()},
+        }
+
+
