@@ -1,0 +1,118 @@
+"""The cache tier in this process's memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.codec import RAW, Codec, V
+from oidc_middleware.cache.footprint import footprint
+from oidc_middleware.cache.shelf import Shelf
+from oidc_middleware.cache.types import TYPES, CacheType
+from oidc_middleware.clock import Clock
+
+
+class MemoryBackend:
+    """A `Backend` whose entries live and die with the process.
+
+    A typed cache shares the memory of its type (`share`) and keeps live values there: what other tiers or other
+    callers store as bytes is decoded once, on its way in. For one event loop and its thread.
+    """
+
+    def __init__(self, clock: Clock, types: Iterable[CacheType] = tuple(TYPES.values())) -> None:
+        self._shelves: dict[str, Shelf[Any]] = {
+            kind.name: Shelf(clock, kind.limits, kind.negative, kind.stale) for kind in types
+        }
+        self._codecs: dict[str, Codec[Any]] = {}
+        self._closed = False
+
+    @property
+    def memory(self) -> MemoryBackend:
+        """The tier that can be read without waiting: itself."""
+        return self
+
+    def share(self, kind: CacheType, codec: Codec[V], life: float = math.inf) -> Shelf[V]:
+        """Return the memory of a type, to hold what `codec` decodes, each value for `life` seconds at most.
+
+        Raises:
+            ValueError: the type's memory is shared already; two codecs would read each other's values.
+        """
+        if kind.name in self._codecs:
+            raise ValueError(f"the memory of {kind.name!r} belongs to another typed cache")
+        shelf = self._shelves[kind.name]
+        shelf.clear()
+        shelf.life = life
+        self._codecs[kind.name] = codec
+        return shelf
+
+    async def get(self, kind: CacheType, key: bytes) -> Entry | None:
+        """Return the entry, None when there is none."""
+        return self._read(kind, key)
+
+    async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: ARG002, FBT001 (memory never lets anybody wait)
+        """Store a copy of `value` until `expires_at` (Unix time in seconds); an end in the past deletes the key.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: after `close`.
+        """
+        self._write(kind, key, checked_value(value), checked_end(expires_at))
+
+    async def delete(self, kind: CacheType, key: bytes) -> bool:
+        """Delete the entry; tell whether there was one."""
+        return self._shelves[kind.name].delete(key)
+
+    async def exists(self, kind: CacheType, key: bytes) -> bool:
+        """Tell whether there is an entry."""
+        return self._shelves[kind.name].end_of(key) is not None
+
+    async def clear(self, kind: CacheType) -> None:
+        """Delete every entry of the type."""
+        self._shelves[kind.name].clear()
+
+    async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """Return the entries that there are, by key."""
+        found = ((key, self._read(kind, key)) for key in keys)
+        return {key: entry for key, entry in found if entry is not None}
+
+    async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: ARG002, FBT001
+        """Do what `set` does, for many; when one of them is wrong, none is stored."""
+        checked = [(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()]
+        for key, value, end in checked:
+            self._write(kind, key, value, end)
+
+    async def ping(self) -> Health:
+        """Tell whether the tier answers."""
+        return Health(healthy=not self._closed, detail="closed" if self._closed else "")
+
+    def stats(self) -> dict[str, Counts]:
+        """Return the counts by type name."""
+        return {name: shelf.stats() for name, shelf in self._shelves.items()}
+
+    async def close(self) -> None:
+        """Let go of everything; a second time does nothing."""
+        self._closed = True
+        for shelf in self._shelves.values():
+            shelf.close()
+
+    def _read(self, kind: CacheType, key: bytes) -> Entry | None:
+        shelf = self._shelves[kind.name]
+        value, end = shelf.peek(key), shelf.end_of(key)
+        if value is None or end is None:
+            return None
+        return Entry(self._codec(kind).encode(value), end)
+
+    def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> None:
+        shelf, codec = self._shelves[kind.name], self._codec(kind)
+        try:
+            live = codec.decode(value)
+        except ValueError:
+            shelf.refuse(key)
+            return
+        shelf.put(key, live, end, footprint(live), negative=codec.is_negative(live))
+
+    def _codec(self, kind: CacheType) -> Codec[Any]:
+        return self._codecs.get(kind.name, RAW)

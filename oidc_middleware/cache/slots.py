@@ -1,0 +1,111 @@
+"""Entries in numbered slots, linked into lanes: a store that the garbage collector does not walk."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Generic, TypeVar
+
+SMALL: Final = 0
+MAIN: Final = 1
+NEGATIVE: Final = 2
+
+_LANES = (SMALL, MAIN, NEGATIVE)
+
+V = TypeVar("V")
+
+
+class Slots(Generic[V]):
+    """Columns of equal length; an entry is a row, and its number is all that others keep of it.
+
+    A lane is a doubly linked ring of row numbers, so that any entry leaves it in constant time. The first rows are
+    the lanes' anchors: `after[anchor]` is the lane's oldest entry, `before[anchor]` its newest. Anchors and free rows
+    end never (`ends` is infinite), so a sweep steps over them without asking.
+
+    The columns are public: hot paths bind them once. They are the same list objects for ever.
+    """
+
+    __slots__ = ("after", "before", "counts", "ends", "free", "hits", "keys", "lanes", "sizes", "totals", "values")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: list[V | None] = []
+        self.ends: list[float] = []
+        self.sizes: list[int] = []
+        self.hits: list[int] = []
+        self.lanes: list[int] = []
+        self.after: list[int] = []
+        self.before: list[int] = []
+        self.free: list[int] = []
+        self.counts = [0, 0, 0]
+        self.totals = [0, 0, 0]
+        self.clear()
+
+    def clear(self) -> None:
+        """Free every row."""
+        for column in (self.keys, self.values, self.ends, self.sizes, self.hits, self.lanes, self.after, self.before):
+            column.clear()
+        self.free.clear()
+        for lane in _LANES:
+            self._add_row()
+            self.after[lane] = self.before[lane] = lane
+            self.counts[lane] = self.totals[lane] = 0
+
+    def add(self, key: bytes, value: V, end: float, size: int, lane: int) -> int:
+        """Put an entry at the new end of a lane; return its row."""
+        row = self.free.pop() if self.free else self._add_row()
+        self.keys[row] = key
+        self.values[row] = value
+        self.ends[row] = end
+        self.sizes[row] = size
+        self.hits[row] = 0
+        self._link(row, lane)
+        return row
+
+    def replace(self, row: int, value: V, end: float, size: int) -> None:
+        """Give an entry another value where it stands."""
+        self.totals[self.lanes[row]] += size - self.sizes[row]
+        self.values[row] = value
+        self.ends[row] = end
+        self.sizes[row] = size
+
+    def remove(self, row: int) -> None:
+        """Free a row."""
+        self._unlink(row)
+        self.keys[row] = b""
+        self.values[row] = None
+        self.ends[row] = math.inf
+        self.free.append(row)
+
+    def move(self, row: int, lane: int) -> None:
+        """Put an entry at the new end of a lane, be it another or its own."""
+        self._unlink(row)
+        self._link(row, lane)
+
+    def oldest(self, lane: int) -> int:
+        """Return the row that is longest in the lane, the lane's anchor when it is empty."""
+        return self.after[lane]
+
+    def _add_row(self) -> int:
+        self.keys.append(b"")
+        self.values.append(None)
+        self.ends.append(math.inf)
+        for column in (self.sizes, self.hits, self.lanes, self.after, self.before):
+            column.append(0)
+        return len(self.ends) - 1
+
+    def _link(self, row: int, lane: int) -> None:
+        newest = self.before[lane]
+        self.after[newest] = self.before[lane] = row
+        self.before[row] = newest
+        self.after[row] = lane
+        self.lanes[row] = lane
+        self.counts[lane] += 1
+        self.totals[lane] += self.sizes[row]
+
+    def _unlink(self, row: int) -> None:
+        before, after = self.before[row], self.after[row]
+        self.after[before] = after
+        self.before[after] = before
+        lane = self.lanes[row]
+        self.counts[lane] -= 1
+        self.totals[lane] -= self.sizes[row]
