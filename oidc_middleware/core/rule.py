@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from oidc_middleware.core.patterns import PolicyError, parse
 from oidc_middleware.core.principal import freeze
 
 ClaimValue = str | bool | int | float
+Words = Sequence[str] | AbstractSet[str]
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -44,10 +46,12 @@ class Rule:
     """
 
     path: str
-    methods: Collection[str] = ()
-    scopes: Collection[str] = ()
-    any_scopes: Collection[str] = ()
-    claims: Mapping[str, ClaimValue | Collection[ClaimValue]] = field(default_factory=dict, hash=False)
+    methods: Words = ()
+    scopes: Words = ()
+    any_scopes: Words = ()
+    claims: Mapping[str, ClaimValue | Sequence[ClaimValue] | AbstractSet[ClaimValue]] = field(
+        default_factory=dict, hash=False
+    )
     audience: str | None = None
 
     def __post_init__(self) -> None:
