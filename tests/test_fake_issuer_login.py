@@ -282,8 +282,10 @@ async def test_a_code_is_bound_to_its_request(
     assert refusal(await exchange(issuer, browser, **form)) == (400, "invalid_grant")
 
 
-async def test_a_code_needs_its_verifier(issuer: FakeIssuer, browser: AsyncClient) -> None:
-    form = {"grant_type": "authorization_code", "code": await code_of(issuer, browser), "redirect_uri": CALLBACK}
+@pytest.mark.parametrize("verifier", [{}, {"code_verifier": VERIFIER[:42]}, {"code_verifier": VERIFIER + "+"}])
+async def test_a_code_needs_its_verifier(issuer: FakeIssuer, browser: AsyncClient, verifier: dict[str, str]) -> None:
+    code = await code_of(issuer, browser)
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK, **verifier}
     response = await browser.post(issuer.endpoint("token"), data=form, auth=("web", "s3cret"))
 
     assert refusal(response) == (400, "invalid_request")

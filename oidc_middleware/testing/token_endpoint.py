@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import TYPE_CHECKING, Any
 
 from oidc_middleware.testing.grants import Client, Grant, OAuthError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from oidc_middleware.testing.issuer import FakeIssuer
+
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
 
 async def token(issuer: FakeIssuer, request: Request) -> dict[str, Any]:
@@ -38,6 +41,8 @@ async def token(issuer: FakeIssuer, request: Request) -> dict[str, Any]:
 def _from_code(issuer: FakeIssuer, client: Client, parameters: Parameters) -> dict[str, Any]:
     """Redeem a code: same client, same redirect URI, and the verifier of its challenge (RFC 7636 §4.6)."""
     verifier = required(parameters, "code_verifier")
+    if not _VERIFIER.fullmatch(verifier):
+        raise OAuthError("invalid_request", "The code verifier is not one of RFC 7636.")
     code = issuer.grants.redeem(required(parameters, "code"), client, issuer.clock.now())
     if parameters.get("redirect_uri") != code.redirect_uri:
         raise OAuthError("invalid_grant", "The redirect URI is not that of the authorization request.")
