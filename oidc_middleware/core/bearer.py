@@ -19,25 +19,8 @@ MAX_TOKEN = 16 * 1024
 
 _B64TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _SCHEME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_STRUCTURE = re.compile(rb'[ \t,"=]')
 _SUBPROTOCOL = b"bearer."
-
-
-def extract(headers: Headers, query_string: bytes = b"") -> bytes:
-    """Return the bearer token of a request.
-
-    Raises:
-        MissingToken: No Authorization header, or one of another scheme. A token in the query is not read.
-        InvalidRequest: Two headers, a malformed one, or a header and a token in the query.
-        Malformed: The token is longer than `MAX_TOKEN`.
-
-    Source: RFC 6750 §2, §3.1; RFC 9700 §4.3.2 (no tokens in queries).
-    """
-    value = authorization(headers)
-    if value is None:
-        raise MissingToken("no Authorization header")
-    token = credential(value)
-    check_query(query_string)
-    return token
 
 
 def authorization(headers: Headers) -> bytes | None:
@@ -65,7 +48,7 @@ def credential(value: bytes) -> bytes:
     Raises:
         MissingToken: It is of another scheme.
         InvalidRequest: It is malformed.
-        Malformed: The token is longer than `MAX_TOKEN`.
+        Malformed: The token is longer than `MAX_TOKEN`, or has characters that none may have.
 
     Source: RFC 6750 §2.1 (b64token); RFC 9110 §11.1 (schemes are case-insensitive), §11.4.
     """
@@ -118,9 +101,20 @@ def subprotocol_token(headers: Headers) -> bytes:
 
 
 def _b64token(token: bytes) -> bytes:
+    """Return `token` if it has only characters that a token may have.
+
+    What separates or quotes the parts of a header makes the request ambiguous; anything else is a bad token, and so is
+    a JWS in its JSON form, which has such characters too.
+
+    Source: RFC 6750 §2.1 (b64token), §3.1 (`invalid_request`, `invalid_token`); RFC 7515 §7.2.
+    """
     if len(token) > MAX_TOKEN:
         raise Malformed("longer than 16 KiB")
     text = token.rstrip(b"=")
-    if not text or text.translate(None, _B64TOKEN):
-        raise InvalidRequest("the bearer token is empty or has characters that none may have")
+    if not text:
+        raise InvalidRequest("the bearer token is empty")
+    if text.translate(None, _B64TOKEN):
+        if _STRUCTURE.search(text) and not text.startswith(b"{"):
+            raise InvalidRequest("the Authorization header holds more than one token")
+        raise Malformed("characters that no token may have")
     return token
