@@ -25,7 +25,7 @@ POLICY = Policy(
     public=["/health", "/docs/*", "/{$}"],
     optional=["/feed", "/posts/{id}/comments"],
     rules=[ADMIN, USER, EDIT],
-    endpoints={"health", "userinfo"},
+    endpoints={"health": None, "userinfo": (), "status": ("ops",)},
 )
 PROTECTING = Policy(public=["/health", "/docs/*"], rules=[ADMIN, USER, EDIT], ambiguous_paths="protect")
 
@@ -108,7 +108,7 @@ def test_an_earlier_rule_wins() -> None:
 
 def test_a_rule_for_everything_covers_the_root_and_our_unknown_endpoints() -> None:
     everything = Rule("/*", scopes=("api",))
-    policy = Policy(rules=[everything], endpoints={"health"})
+    policy = Policy(rules=[everything], endpoints={"health": None})
     for path in ("/", "/x", "/oauth2", "/oauth2/status", "/oauth2/health/"):
         assert decide("GET", path, policy=policy).rules == (everything,)
     assert decide("GET", "/api", "/api", policy=policy).rules == (everything,)
@@ -124,12 +124,16 @@ def test_a_rule_for_the_root_covers_nothing_else(path: str) -> None:
 
 
 def test_only_exact_enabled_endpoints_are_ours() -> None:
-    assert decide("GET", "/oauth2/health") == Decision(Access.IDENTITY, (), "health", "endpoint health")
-    assert decide("POST", "/oauth2/userinfo").endpoint == "userinfo"
-    for path in ("/oauth2/health/", "/oauth2/Health", "/oauth2/status", "/oauth2", "/oauth2/", "/oauth2/health/x"):
+    assert decide("GET", "/oauth2/health") == Decision(Access.PUBLIC, (), "health", "endpoint health")
+    assert decide("POST", "/oauth2/userinfo") == Decision(Access.IDENTITY, (), "userinfo", "endpoint userinfo")
+    status = decide("GET", "/oauth2/status")
+    assert (status.access, status.endpoint, status.scopes) == (Access.IDENTITY, "status", ("ops",))
+    with pytest.raises(InsufficientScope):
+        permit(status, identity("read"))
+    for path in ("/oauth2/health/", "/oauth2/Health", "/oauth2/revoke", "/oauth2", "/oauth2/", "/oauth2/health/x"):
         assert decide("GET", path).endpoint is None
     assert decide("GET", "/oauth2%2fhealth").access is Access.REFUSED
-    assert decide("GET", "/-/health", policy=Policy(prefix="/-", endpoints={"health"})).endpoint == "health"
+    assert decide("GET", "/-/health", policy=Policy(prefix="/-", endpoints={"health": None})).endpoint == "health"
 
 
 def test_paths_are_relative_to_root_path() -> None:
@@ -188,7 +192,7 @@ def test_ambiguous_paths_are_refused_by_default(path: str) -> None:
 @pytest.mark.parametrize("path", AMBIGUOUS)
 def test_protect_lets_ambiguous_paths_to_who_satisfies_every_rule(path: str) -> None:
     decision = decide("GET", path, policy=PROTECTING)
-    assert (decision.access, decision.rules) == (Access.IDENTITY, (ADMIN, USER, EDIT))
+    assert (decision.access, decision.rules, decision.ambiguous) == (Access.IDENTITY, (ADMIN, USER, EDIT), True)
     permit(decision, identity("admin", "read", "write", "staff"))
     for scopes in (("admin", "read", "staff"), ("admin",), ()):
         with pytest.raises(InsufficientScope) as raised:
@@ -307,8 +311,10 @@ def test_a_list_of_paths_is_a_list(paths: Any) -> None:
         ),
         pytest.param({"optional": ["/{x}/a"], "rules": [Rule("/b/{y}")]}, "optional", id="names-cross"),
         pytest.param({"public": ["/{$}"], "rules": [Rule("/")]}, "public", id="root"),
-        pytest.param({"public": ["/oauth2/*"], "endpoints": {"health"}}, "public", id="our-endpoints"),
-        pytest.param({"rules": [Rule("/oauth2/health")], "endpoints": {"health"}}, "rules", id="rule-for-an-endpoint"),
+        pytest.param({"public": ["/oauth2/*"], "endpoints": {"health": None}}, "public", id="our-endpoints"),
+        pytest.param(
+            {"rules": [Rule("/oauth2/health")], "endpoints": {"health": None}}, "rules", id="rule-for-an-endpoint"
+        ),
     ],
 )
 def test_no_path_is_in_two_lists(lists: dict[str, Any], field: str) -> None:
@@ -331,7 +337,7 @@ def test_lists_that_only_touch_are_fine() -> None:
         public=["/a", "/docs/*", "/x/{id}/y"],
         optional=["/a/b", "/docsx"],
         rules=[Rule("/b"), Rule("/x/{id}"), Rule("/x/{id}/y/z")],
-        endpoints={"health"},
+        endpoints={"health": None},
     )
 
 

@@ -8,9 +8,10 @@ does not is not covered by any list of paths, so give it no `public` ones.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from types import MappingProxyType
 from typing import Literal
 
 from oidc_middleware.core.paths import classify, route_path
@@ -36,12 +37,17 @@ class Access(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy says of a request. `endpoint` is the name of ours that it asks for; `reason` is for the log."""
+    """What the policy says of a request.
+
+    `endpoint` is the name of ours that it asks for, `reason` is for the log. An `ambiguous` path was let through for an
+    identity that satisfies every rule, and for nobody else: it is no place for a preflight to pass.
+    """
 
     access: Access
     rules: tuple[Rule, ...]
     endpoint: str | None
     reason: str
+    ambiguous: bool = False
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -52,7 +58,8 @@ class Decision:
 class Policy:
     """The lists of paths and rules, checked against each other once and asked on every request.
 
-    `endpoints` are the enabled endpoints of ours below `prefix`; only these exact paths are taken from the app.
+    `endpoints` are the enabled ones of ours below `prefix`, of which only the exact paths are taken from the app: each
+    with the scopes that it needs, which may be none, or with `None` where it is open to everybody.
 
     Raises:
         PolicyError: A path or rule cannot work, or two lists speak of the same path. It is a ValueError.
@@ -66,7 +73,7 @@ class Policy:
         *,
         ambiguous_paths: Literal["refuse", "protect"] = "refuse",
         prefix: str = "/oauth2",
-        endpoints: Collection[str] = (),
+        endpoints: Mapping[str, Sequence[str] | None] = MappingProxyType({}),
     ) -> None:
         if ambiguous_paths not in ("refuse", "protect"):
             raise PolicyError("ambiguous_paths", f"{ambiguous_paths!r} is unknown", 'Write "refuse" or "protect".')
@@ -74,7 +81,7 @@ class Policy:
         self._ambiguous_paths = ambiguous_paths
         base = _prefix(prefix)
         self._endpoints = {
-            f"{base}/{name}": Decision(Access.IDENTITY, (), name, f"endpoint {name}") for name in endpoints
+            f"{base}/{name}": _endpoint(name, f"{base}/{name}", scopes) for name, scopes in endpoints.items()
         }
         self._public = _opening(public, "public", Access.PUBLIC)
         self._optional = _opening(optional, "optional", Access.OPTIONAL)
@@ -96,7 +103,7 @@ class Policy:
         if shape.kind == "ambiguous":
             if self._ambiguous_paths == "refuse":
                 return Decision(Access.REFUSED, (), None, f"ambiguous path: {shape.reason}")
-            return Decision(Access.IDENTITY, self.rules, None, f"ambiguous path: {shape.reason}")
+            return Decision(Access.IDENTITY, self.rules, None, f"ambiguous path: {shape.reason}", ambiguous=True)
         route = route_path(path, root_path)
         return self._endpoints.get(route) or self._by_pattern(method, segments_of(route))
 
@@ -175,6 +182,13 @@ def _rules(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule) for rule in rules):
         raise PolicyError("rules", "not a list of rules", 'Write rules=[Rule("/admin/*", scopes=("admin",))].')
     return tuple(rules)
+
+
+def _endpoint(name: str, path: str, scopes: Sequence[str] | None) -> Decision:
+    reason = f"endpoint {name}"
+    if scopes is None:
+        return Decision(Access.PUBLIC, (), name, reason)
+    return Decision(Access.IDENTITY, (Rule(path, scopes=scopes),) if scopes else (), name, reason)
 
 
 def _prefix(prefix: str) -> str:

@@ -82,9 +82,9 @@ class Settings(BaseSettings):
         return (Issuer.model_construct(**{name: getattr(self, name) for name in Issuer.model_fields}),)
 
     @cached_property
-    def endpoints(self) -> frozenset[str]:
-        """The names of our own endpoints below `prefix` that these settings enable."""
-        return frozenset({"health"} if self.admin_scope is None else {"health", "status"})
+    def endpoints(self) -> Mapping[str, tuple[str, ...] | None]:
+        """Our own endpoints below `prefix` that these settings enable, with the scopes needed; `None`: open to all."""
+        return {"health": None} if self.admin_scope is None else {"health": None, "status": (self.admin_scope,)}
 
     @cached_property
     def policy(self) -> Policy:
@@ -141,5 +141,6 @@ class Settings(BaseSettings):
             refused = ConfigError(error.field, error.problem, error.cure)
         else:
             together.warn_of_shared_audiences(self.trusted)
+            together.warn_of_unreachable_rules(self.policy)
             return
         raise refused

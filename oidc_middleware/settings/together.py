@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 
+from oidc_middleware.core.policy import Policy
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import urls
 from oidc_middleware.settings.issuer import Issuer
@@ -60,6 +61,14 @@ def warn_of_shared_audiences(trusted: tuple[Issuer, ...]) -> None:
                 "Give this API an audience mapper of its own.",
                 issuer.issuer,
             )
+
+
+def warn_of_unreachable_rules(policy: Policy) -> None:
+    """Warn of a rule that is never asked, since the first one that matches counts."""
+    for rule, earlier in policy.unreachable:
+        _log.warning(
+            "rules: the one for %s comes after the one for %s, which takes all its requests", rule.path, earlier.path
+        )
 
 
 def _plain_urls(trusted: tuple[Issuer, ...]) -> Iterator[tuple[str, str]]:
