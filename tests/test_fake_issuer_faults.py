@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from httpx2 import AsyncClient
 
+from oidc_middleware.clock import Clock
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults, make_key
 from oidc_middleware.testing.keys import Rotation
 
@@ -253,6 +254,22 @@ async def test_a_stopped_server_refuses_and_the_same_issuer_comes_back(fake_issu
             assert (await client.get(fake_issuer.endpoint("jwks"))).json() == keys
 
 
+async def test_a_cancelled_server_gives_its_socket_back(fake_issuer: FakeIssuer) -> None:
+    async def serve() -> None:
+        async with fake_issuer.serve():
+            await asyncio.Event().wait()
+
+    serving = asyncio.create_task(serve())
+    await until(lambda: fake_issuer.url.startswith("http://"))
+    async with AsyncClient(trust_env=False, timeout=5) as client:
+        assert (await client.get(fake_issuer.endpoint("jwks"))).status_code == 200
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        with pytest.raises(httpx2.ConnectError):
+            await client.get(fake_issuer.endpoint("jwks"))
+
+
 async def test_serving_keeps_the_path_of_the_issuer(fake_issuer_factory: Factory) -> None:
     async with fake_issuer_factory("https://issuer.example/realms/a/").serve() as issuer:
         assert issuer.url.startswith("http://127.0.0.1:")
@@ -312,4 +329,5 @@ def test_a_manual_clock_moves_only_when_told() -> None:
 
 
 def test_a_manual_clock_starts_at_the_present() -> None:
-    assert abs(ManualClock().now() - time.time()) < 5
+    clock: Clock = ManualClock()
+    assert abs(clock.now() - time.time()) < 5

@@ -7,7 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 import jwt
@@ -16,8 +16,9 @@ import msgspec
 from oidc_middleware.clock import Clock, SystemClock
 from oidc_middleware.testing.grants import Client, Grants
 from oidc_middleware.testing.keys import KeyRing, MakeKey, Rotation, SigningKey, make_private_key
+from oidc_middleware.testing.minting import Shape, mint, signer
 from oidc_middleware.testing.routing import ENDPOINTS, build_app, path_of
-from oidc_middleware.testing.tokens import Key, half_hash, lay_over, sign, sign_claims
+from oidc_middleware.testing.tokens import Key, half_hash, lay_over, sign
 
 if TYPE_CHECKING:
     import socket
@@ -27,23 +28,6 @@ if TYPE_CHECKING:
     from oidc_middleware.testing.faults import Fault
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-
-
-class Shape(TypedDict, total=False):
-    """How a minted JWT differs from the usual one."""
-
-    claims: Mapping[str, Any]
-    """Claims to add or replace; `None` is JSON null."""
-    headers: Mapping[str, Any]
-    """Header members to add or replace; they do not choose the signature."""
-    omit: Sequence[str]
-    """Claims to leave out."""
-    omit_headers: Sequence[str]
-    """Header members to leave out."""
-    algorithm: str | None
-    """Signature algorithm, where it is not the issuer's default."""
-    key: Key | None
-    """Key to sign with, where it is not the issuer's current one: see `make_key`."""
 
 
 class FakeIssuer:
@@ -167,7 +151,7 @@ class FakeIssuer:
             ValueError: this issuer has no key for the algorithm.
         """
         claims = self._access_claims(subject, audience, scope, expires_in, client_id)
-        return self._sign("at+jwt", claims, shape)
+        return mint(self.keys, "at+jwt", claims, shape)
 
     def opaque_token(
         self,
@@ -206,8 +190,8 @@ class FakeIssuer:
         if nonce is not None:
             claims["nonce"] = nonce
         if access_token is not None:
-            claims["at_hash"] = half_hash(access_token, self._signer(shape)[1])
-        return self._not_for_access(self._sign("JWT", claims, shape))
+            claims["at_hash"] = half_hash(access_token, signer(self.keys, shape)[1])
+        return self._not_for_access(mint(self.keys, "JWT", claims, shape))
 
     def logout_token(
         self,
@@ -226,7 +210,9 @@ class FakeIssuer:
         now = int(self.clock.now())
         claims = {"iss": self.url, "aud": client_id, "iat": now, "exp": now + expires_in, "jti": secrets.token_hex(16)}
         about = {name: value for name, value in {"sub": subject, "sid": sid}.items() if value is not None}
-        return self._not_for_access(self._sign("logout+jwt", {**claims, **about, "events": {LOGOUT_EVENT: {}}}, shape))
+        return self._not_for_access(
+            mint(self.keys, "logout+jwt", {**claims, **about, "events": {LOGOUT_EVENT: {}}}, shape)
+        )
 
     def raw_token(self, header: bytes, payload: bytes, key: Key | None = None, algorithm: str | None = None) -> str:
         """Sign any bytes as header and payload; see `tokens.sign`."""
@@ -310,25 +296,6 @@ class FakeIssuer:
             "jti": secrets.token_hex(16),
         }
         return claims if scope is None else {**claims, "scope": scope}
-
-    def _signer(self, shape: Shape) -> tuple[Key, str, str]:
-        """Return the key, its algorithm and the `kid` to name; a bare secret goes under the current key's `kid`."""
-        key, algorithm = shape.get("key"), shape.get("algorithm")
-        if key is None:
-            key = self.keys.current(None if algorithm == "none" else algorithm)
-        if isinstance(key, SigningKey):
-            return key, algorithm or key.algorithm, key.kid
-        return key, algorithm or "HS256", self.keys.current().kid
-
-    def _sign(self, typ: str, claims: Mapping[str, Any], shape: Shape) -> str:
-        key, algorithm, kid = self._signer(shape)
-        header = {"alg": algorithm, "kid": kid, "typ": typ}
-        return sign_claims(
-            lay_over(header, shape.get("headers"), shape.get("omit_headers", ())),
-            lay_over(claims, shape.get("claims"), shape.get("omit", ())),
-            key,
-            algorithm,
-        )
 
     def _not_for_access(self, token: str) -> str:
         self._not_access.add(token)

@@ -43,11 +43,6 @@ def _signature(message: bytes, key: Key, algorithm: str | None) -> bytes:
     return jwt.get_algorithm_by_name(algorithm or "HS256").sign(message, key)
 
 
-def sign_claims(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key, algorithm: str | None = None) -> str:
-    """Sign `claims` under `header`, both written as compact JSON."""
-    return sign(encode_json(dict(header)), encode_json(dict(claims)), key, algorithm)
-
-
 def half_hash(text: str, algorithm: str) -> str:
     """Return what `at_hash` and `c_hash` hold: half of the digest that belongs to `algorithm`.
 
