@@ -14,7 +14,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,25 +60,11 @@ def with_blocks(*languages: str) -> list[Path]:
     return [page for page in PAGES if any(block.language in languages for block in blocks(page))]
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[FakeIssuer]:
-    """Serve a fake issuer from a loop of its own, so that blocks may use `await` or not."""
-    issuer = FakeIssuer(audience=AUDIENCE)
-    loop, ready = asyncio.new_event_loop(), threading.Event()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with issuer.serve():
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield issuer
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
-    loop.close()
+@pytest.fixture
+def issuer(served_issuer: FakeIssuer) -> FakeIssuer:
+    """Stand for `ISSUER` while a page runs."""
+    served_issuer.audience = AUDIENCE
+    return served_issuer
 
 
 # Code
