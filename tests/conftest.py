@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -20,18 +18,5 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def served_issuer() -> Iterator[FakeIssuer]:
     """Serve an issuer on loopback from a loop of its own, so that a test may block or use `await`."""
-    issuer = FakeIssuer()
-    loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        async with issuer.serve():
-            ready.set()
-            await done.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield issuer
-    loop.call_soon_threadsafe(done.set)
-    thread.join(10)
-    loop.close()
+    with FakeIssuer().serve_in_thread() as issuer:
+        yield issuer

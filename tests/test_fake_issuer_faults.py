@@ -270,6 +270,17 @@ async def test_a_cancelled_server_gives_its_socket_back(fake_issuer: FakeIssuer)
             await client.get(fake_issuer.endpoint("jwks"))
 
 
+def test_a_thread_can_serve_where_no_loop_runs(fake_issuer: FakeIssuer) -> None:
+    with httpx2.Client(trust_env=False, timeout=5) as client:
+        with fake_issuer.serve_in_thread() as issuer:
+            assert client.get(issuer.endpoint("jwks")).json() == {"keys": issuer.keys.jwks()}
+            issuer.fault("jwks", faults.down())
+            with pytest.raises(httpx2.RemoteProtocolError):
+                client.get(issuer.endpoint("jwks"))
+        with pytest.raises(httpx2.ConnectError):
+            client.get(issuer.endpoint("discovery"))
+
+
 async def test_serving_keeps_the_path_of_the_issuer(fake_issuer_factory: Factory) -> None:
     async with fake_issuer_factory("https://issuer.example/realms/a/").serve() as issuer:
         assert issuer.url.startswith("http://127.0.0.1:")

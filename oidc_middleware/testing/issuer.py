@@ -6,7 +6,7 @@ import itertools
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
@@ -104,6 +104,14 @@ class FakeIssuer:
         from oidc_middleware.testing.server import serving
 
         async with serving(self.app, self.bind(host, port)):
+            yield self
+
+    @contextmanager
+    def serve_in_thread(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeIssuer]:
+        """Serve as `serve` does, for tests without an event loop and for clients in other processes."""
+        from oidc_middleware.testing.server import serving_in_thread
+
+        with serving_in_thread(self.app, self.bind(host, port)):
             yield self
 
     # What it knows

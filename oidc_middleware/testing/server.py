@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
+from anyio.from_thread import start_blocking_portal
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -43,6 +44,13 @@ async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]
     finally:
         server.cut()
         await running
+
+
+@contextmanager
+def serving_in_thread(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
+    """Serve as `serving` does, from an event loop in a thread of its own."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving(app, listening)):
+        yield
 
 
 class _Server(uvicorn.Server):
