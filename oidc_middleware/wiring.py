@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
 from oidc_middleware.auth.generation import Generation
@@ -17,6 +17,7 @@ from oidc_middleware.core.verify import Expected
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import HTTPDoor, Provider
 from oidc_middleware.settings import Issuer, Settings
+from oidc_middleware.settings.keywords import SettingsKeywords
 
 SCOPE_KEY = "oidc_middleware"
 
@@ -40,7 +41,7 @@ class OIDC:
         *,
         transport: Any = None,
         clock: Clock | None = None,
-        **keywords: Any,
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         if settings is not None and keywords:
             raise ConfigError(next(iter(keywords)), "given beside settings=", "Put it into Settings(...)")
@@ -167,5 +168,3 @@ class OIDC:
             "caches": self.caches.stats(),
             "issuers": {name: provider.stats() for name, provider in self._providers.items()},
         }
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Unpack
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection
@@ -21,6 +21,7 @@ from oidc_middleware.core.memo import DecisionMemo
 from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
 from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError
 from oidc_middleware.settings import Settings
+from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring import OIDC, SCOPE_KEY
 
 logger = logging.getLogger("oidc_middleware")
@@ -38,7 +39,13 @@ class OIDCMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings | None = None, *, oidc: OIDC | None = None, **keywords: Any
+        self,
+        app: ASGIApp,
+        /,
+        settings: Settings | None = None,
+        *,
+        oidc: OIDC | None = None,
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         self.app = app
         self._config_error: ConfigError | None = None
@@ -112,7 +119,11 @@ class OIDCMiddleware:
             value = _subprotocol(scope, value)
         if value is not None:
             return await self.oidc.authenticator.authenticate(value)
-        if self._passes_preflight and not decision.ambiguous and is_preflight(scope.get("method", ""), scope["headers"]):
+        if (
+            self._passes_preflight
+            and not decision.ambiguous
+            and is_preflight(scope.get("method", ""), scope["headers"])
+        ):
             return None
         raise MissingToken("no credentials")
 
@@ -156,7 +167,7 @@ class OIDCMiddleware:
         return error_response(error, headers=scope["headers"], realm=self._realm, scopes=scopes)
 
 
-def _service(settings: Settings | None, oidc: OIDC | None, keywords: dict[str, Any]) -> OIDC:
+def _service(settings: Settings | None, oidc: OIDC | None, keywords: SettingsKeywords) -> OIDC:
     if oidc is None:
         return OIDC(settings, **keywords)
     if settings is not None or keywords:
