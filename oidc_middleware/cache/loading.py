@@ -38,7 +38,7 @@ class Flights:
         """
         loop = asyncio.get_running_loop()
         task = self._flights.get(key)
-        if task is None or not _is_of(task, loop):
+        if task is None or task.done() or not _is_of(task, loop):
             task = self._start(loop, key, factory)
         if task is asyncio.current_task():
             raise RuntimeError(f"the flight {key!r} would wait for itself")
@@ -67,9 +67,10 @@ class Flights:
             self._forget_dead()
         if self._closed or len(self._flights) >= self._limit:
             raise BackendUnavailable("no more work is taken" if self._closed else "too much work is under way")
-        task = loop.create_task(_fly(factory), context=Context())
+        context = Context()
+        task = loop.create_task(_fly(factory), context=context)
         self._flights[key] = task
-        task.add_done_callback(lambda done: self._land(key, done))
+        task.add_done_callback(lambda done: self._land(key, done), context=context)
         return task
 
     def _land(self, key: Hashable, task: Task[Any]) -> None:

@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 # What Python adds to an entry: its cells in the columns, in the index and in the memory of evicted keys, the float of
 # its end and the integers of its row and size. Measured.
-OVERHEAD = 272
+OVERHEAD = 384
 _MAX_HITS = 3
 # Of the room, one part in so many is for entries that have yet to show that they are asked for again.
 _PROBATION = 10
