@@ -121,7 +121,7 @@ def serving(app: ASGIApp, root_path: str = "") -> Iterator[Served]:
     """Serve `app` from a thread of its own until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     port = listener.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", root_path=root_path))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", root_path=root_path))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
     thread.start()
     try:
