@@ -49,10 +49,7 @@ class OIDC:
         self.clock = clock if clock is not None else SystemClock()
         self.caches = Caches(self.clock)
         self._generation = Generation()
-        self._http = HTTPDoor(
-            ca_file=self.settings.ca_file, allow_http=self.settings.allow_http, transport=transport, clock=self.clock
-        )
-        self._providers = {issuer.issuer: self._provider(issuer) for issuer in self.settings.trusted}
+        self._providers = {issuer.issuer: self._provider(issuer, transport) for issuer in self.settings.trusted}
         self.authenticator = Authenticator(
             {issuer.issuer: self._trust(issuer) for issuer in self.settings.trusted},
             KnownTokens(self.caches.token, self._generation, self.clock),
@@ -62,13 +59,13 @@ class OIDC:
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _provider(self, issuer: Issuer) -> Provider:
+    def _provider(self, issuer: Issuer, transport: Any) -> Provider:
         return Provider(
             issuer.issuer,
             discovery_url=issuer.discovery_url,
             jwks_uri=issuer.jwks_uri,
             algorithms=frozenset(issuer.algorithms),
-            http=self._http,
+            http=HTTPDoor(ca_file=issuer.ca_file, allow_http=self.settings.allow_http, transport=transport),
             caches=self.caches,
             clock=self.clock,
             random=random.Random(),  # noqa: S311  spreads refreshes over time, guards nothing
@@ -136,21 +133,20 @@ class OIDC:
                 provider.start()
 
     def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Leave the loop that is over. What is in memory stays; tasks and connections died with their loop."""
+        """Leave the loop that is over. What is in memory stays; tasks died with their loop."""
         if self._loop is not None and self._loop.is_running():
             raise RuntimeError("this OIDC runs on another event loop; build one OIDC for each loop")
         self._loop = loop
         self._users = 0
 
     async def stop(self) -> None:
-        """Give back one `start`; the last one ends the background tasks and closes the connections. Idempotent."""
+        """Give back one `start`; the last one ends the background tasks. One too many does nothing."""
         if self._users == 0 or self._loop is not asyncio.get_running_loop():
             return
         self._users -= 1
         if self._users == 0:
             for provider in self._providers.values():
                 await provider.stop()
-            await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
