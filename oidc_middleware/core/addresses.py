@@ -83,7 +83,15 @@ def check_scheme(url: URL, *, allow_http: bool) -> None:
 
 def is_loopback(host: str) -> bool:
     """Tell whether `host` names this very machine, whoever resolves it."""
-    return host == "localhost" or zone_of_literal(host) is Zone.LOOPBACK
+    return presumed_zone(host) is Zone.LOOPBACK
+
+
+def presumed_zone(host: str) -> Zone:
+    """Return the zone of a host as far as it shows without a resolver: other names than `localhost` are public."""
+    if host == "localhost":
+        return Zone.LOOPBACK
+    zone = zone_of_literal(host)
+    return Zone.PUBLIC if zone is None else zone
 
 
 def zone_of_literal(host: str) -> Zone | None:

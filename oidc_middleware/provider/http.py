@@ -1,0 +1,241 @@
+"""The one door to the network: a guarded GET. httpx2 is imported here and nowhere else, on first use."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from oidc_middleware.core.addresses import URL, Zone, check_scheme, parse_url, presumed_zone, zone_of, zone_of_literal
+from oidc_middleware.errors import ProviderInvalid, ProviderUnavailable
+from oidc_middleware.provider.freshness import max_age
+
+if TYPE_CHECKING:
+    import httpx2
+
+DEADLINE = 5.0
+MAX_BYTES = 512 * 1024
+
+_MAX_ADDRESSES = 4
+_GZIP = 16  # tells zlib to expect gzip's header
+# One dead address among several must leave time for the others.
+_CONNECT_TIMEOUT = 1.5
+_HEADERS = (
+    ("Accept", "application/json, application/*+json"),
+    ("Accept-Encoding", "identity"),
+    ("User-Agent", "oidc-middleware"),
+)
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""From host and port to IP addresses, the best one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer. `max_age` is as in `freshness.max_age`; `zone` is where the host that gave it lies."""
+
+    body: bytes
+    max_age: float | None
+    zone: Zone
+
+
+class ErrorStatus(ProviderUnavailable):
+    """The issuer answered with an error; `answered` is its HTTP status."""
+
+    def __init__(self, url: str, answered: int) -> None:
+        super().__init__(f"{url}: answered with status {answered}")
+        self.answered = answered
+
+
+async def system_resolve(host: str, port: int) -> Sequence[str]:
+    """Ask the system's resolver, in a thread.
+
+    Raises:
+        OSError: it knows no such host, or cannot be asked.
+        UnicodeError: `host` cannot be a DNS name.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class HTTPDoor:
+    """GET JSON documents from issuers, under rules that no answer can bend.
+
+    https only (http to loopback, or with `allow_http`), certificates always verified, no redirects, no cookies, no
+    proxy and no credentials from the environment, a total deadline, a size limit, the right content type. A name is
+    resolved once and every address it has is checked; the connection then goes to a checked address, so that a name
+    that resolves differently a moment later gains nothing.
+
+    `ca_file` holds the certificates (PEM) of the only authorities that are trusted; None: the system's. `transport`
+    replaces the network: then there are no addresses to check, all other rules hold. `deadline` is in seconds.
+
+    Nothing outlives a request, so a door may be used from one event loop after another, and need not be closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca_file: str | PathLike[str] | None = None,
+        allow_http: bool = False,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        resolve: Resolve = system_resolve,
+        deadline: float = DEADLINE,
+    ) -> None:
+        self.allow_http = allow_http
+        self._ca_file = ca_file
+        self._transport = transport
+        self._resolve = resolve
+        self._deadline = deadline
+        self._tls: ssl.SSLContext | None = None
+
+    async def get(self, url: str, reach: Zone) -> Answer:
+        """Fetch a JSON document from a host that lies no further inside than `reach`.
+
+        Raises:
+            ErrorStatus: the status is neither 200 nor a redirect.
+            ProviderUnavailable: no whole answer came in time.
+            ProviderInvalid: the URL may not be fetched, or the answer is no JSON document of a decent size.
+        """
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await self._get(url, reach)
+        except TimeoutError:
+            raise ProviderUnavailable(f"{url}: no whole answer within {self._deadline:g} s") from None
+        except (httpx2.HTTPError, OSError) as error:
+            raise ProviderUnavailable(f"{url}: {type(error).__name__}: {error}") from error
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ProviderInvalid(f"{str(url)[:200]!r}: {error}") from error
+
+    async def _get(self, url: str, reach: Zone) -> Answer:
+        parts = parse_url(url)
+        check_scheme(parts, allow_http=self.allow_http)
+        if self._transport is not None:
+            zone = presumed_zone(parts.host)
+            _check_reach(zone, reach)
+            return await _exchange(self._transport, url, zone)
+        addresses = (await self._addresses(parts))[:_MAX_ADDRESSES]
+        zone = max(zone_of(address) for address in addresses)
+        _check_reach(zone, reach)
+        if parts.scheme == "http" and not self.allow_http and zone is not Zone.LOOPBACK:
+            raise ValueError("http is for loopback only, and this host lies elsewhere")
+        return await self._connect_to_first(addresses, url, zone)
+
+    async def _addresses(self, url: URL) -> Sequence[str]:
+        if zone_of_literal(url.host) is not None:
+            return (url.host,)
+        addresses = await self._resolve(url.host, url.port)
+        if not addresses:
+            raise OSError("the host has no address")
+        return addresses
+
+    async def _connect_to_first(self, addresses: Sequence[str], url: str, zone: Zone) -> Answer:
+        """Ask the first of the addresses that can be connected to.
+
+        Raises:
+            httpx2.ConnectError, httpx2.ConnectTimeout: none can.
+        """
+        import httpx2
+
+        # A connection is never kept: one to an address would be offered to every name that has it, unverified.
+        async with httpx2.AsyncHTTPTransport(
+            verify=self._tls_context(), trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0)
+        ) as transport:
+            for address in addresses[:-1]:
+                try:
+                    return await _exchange(transport, url, zone, address, _CONNECT_TIMEOUT)
+                except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                    continue
+            return await _exchange(transport, url, zone, addresses[-1])
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            import httpx2
+
+            self._tls = (
+                httpx2.create_ssl_context(trust_env=False)
+                if self._ca_file is None
+                else ssl.create_default_context(cafile=self._ca_file)
+            )
+        return self._tls
+
+
+def _check_reach(zone: Zone, reach: Zone) -> None:
+    if zone is Zone.FORBIDDEN or zone > reach:
+        raise ValueError(f"its address is {zone.name.lower()}, which whoever named it may not reach")
+
+
+def _request(url: str, address: str | None, connect_timeout: float | None) -> httpx2.Request:
+    """Build a GET of `url`; with `address` it goes there, while Host and certificate are still those of the URL.
+
+    `connect_timeout` is in seconds; None leaves it to the total deadline.
+    """
+    import httpx2
+
+    target = httpx2.URL(url)
+    headers = httpx2.Headers(_HEADERS)
+    extensions: dict[str, object] = {"timeout": httpx2.Timeout(None, connect=connect_timeout).as_dict()}
+    if address is not None:
+        headers["Host"] = target.netloc.decode("ascii")
+        extensions["sni_hostname"] = target.host
+        target = target.copy_with(host=address)
+    return httpx2.Request("GET", target, headers=headers, extensions=extensions)
+
+
+async def _exchange(
+    transport: httpx2.AsyncBaseTransport,
+    url: str,
+    zone: Zone,
+    address: str | None = None,
+    connect_timeout: float | None = None,
+) -> Answer:
+    response = await transport.handle_async_request(_request(url, address, connect_timeout))
+    try:
+        _check_head(response, url)
+        body = await _read(response.aiter_raw(), response.headers.get("content-encoding"))
+        return Answer(body, max_age(response.headers.get("cache-control"), response.headers.get("age")), zone)
+    finally:
+        await response.aclose()
+
+
+def _check_head(response: httpx2.Response, url: str) -> None:
+    """Source: OpenID Connect Discovery §4.2 (200, `application/json`); RFC 7517 §8.5.1 (`application/jwk-set+json`)."""
+    if 300 <= response.status_code < 400:  # noqa: PLR2004  a redirect (RFC 9110 §15.4)
+        raise ValueError("a redirect, and none is followed")
+    if response.status_code != 200:  # noqa: PLR2004  OK
+        raise ErrorStatus(url, response.status_code)
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not (
+        content_type.startswith("application/") and content_type.endswith("+json")
+    ):
+        raise ValueError("the answer is not of a JSON content type")
+
+
+async def _read(chunks: AsyncIterable[bytes], encoding: str | None) -> bytes:
+    """Read a body, unpacked, and stop as soon as it is too large: a small packed body may be a huge one."""
+    unpack = _unpacker(encoding)
+    body = bytearray()
+    async for chunk in chunks:
+        try:
+            body += unpack(chunk, MAX_BYTES + 1 - len(body))
+        except zlib.error:
+            raise ValueError("the answer cannot be unpacked") from None
+        if len(body) > MAX_BYTES:
+            raise ValueError(f"the answer is larger than {MAX_BYTES} bytes")
+    return bytes(body)
+
+
+def _unpacker(encoding: str | None) -> Callable[[bytes, int], bytes]:
+    """Return what unpacks a chunk to so many bytes at most. Some static hosts pack although asked not to."""
+    name = (encoding or "identity").strip().lower()
+    if name == "identity":
+        return lambda chunk, _: chunk
+    if name in {"gzip", "x-gzip"}:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | _GZIP).decompress
+    raise ValueError("the answer is packed in a way that was not asked for")

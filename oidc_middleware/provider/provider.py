@@ -1,0 +1,194 @@
+"""One trusted issuer: its metadata and its keys, shared with no other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from oidc_middleware.cache import Caches
+from oidc_middleware.clock import Clock
+from oidc_middleware.core.addresses import Zone, parse_url
+from oidc_middleware.core.keys import Key, KeySet
+from oidc_middleware.core.metadata import Metadata, parse_metadata, well_known_urls
+from oidc_middleware.errors import ProviderInvalid
+from oidc_middleware.provider.discovery import Discovered, fetch_metadata
+from oidc_middleware.provider.document import Document, Source
+from oidc_middleware.provider.freshness import Life
+from oidc_middleware.provider.http import Answer, ErrorStatus, HTTPDoor
+from oidc_middleware.provider.keys import log_faults, lost_trust, read_keys
+from oidc_middleware.provider.stored import Store
+
+_log = logging.getLogger("oidc_middleware.provider")
+
+METADATA_LIFE = Life(shortest=300, longest=86_400, default=3_600)
+KEYS_LIFE = Life(shortest=300, longest=43_200, default=900)
+COOL_DOWN = 30.0
+"""Seconds between two looks for a `kid` that no key has."""
+
+
+class Provider:
+    """What is known of one issuer. Keys, metadata, cool-downs and back-off are its own.
+
+    `discovery_url` replaces the well-known places, `jwks_uri` makes discovery unnecessary; both were written by the
+    operator, so their hosts may lie in the private network. `algorithms` bounds which keys are of use.
+    `on_keys_removed` is called when a key is no longer published, so that whatever it has signed can be forgotten.
+
+    Works from one event loop after another, and without `start`, which only makes it load and refresh unasked.
+
+    Raises:
+        ValueError: `issuer` or one of the URLs is none.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        *,
+        discovery_url: str | None = None,
+        jwks_uri: str | None = None,
+        algorithms: frozenset[str],
+        http: HTTPDoor,
+        caches: Caches,
+        clock: Clock,
+        random: Random,
+        on_keys_removed: Callable[[], None],
+    ) -> None:
+        self.issuer = issuer
+        self._jwks_uri = jwks_uri
+        self._algorithms = algorithms
+        self._http = http
+        self._monotonic = clock.monotonic
+        self._on_keys_removed = on_keys_removed
+        self._discovery_urls = well_known_urls(issuer) if discovery_url is None else (discovery_url,)
+        self._own_hosts = frozenset(parse_url(url).host for url in (issuer, *self._discovery_urls))
+        self._next_look = -math.inf
+        self._looks = 0
+        # What came from another address is not shared, though it be the same issuer.
+        key = hashlib.sha256("\n".join((issuer, discovery_url or "", jwks_uri or "")).encode()).digest()
+        self._discovered = Document(
+            Source("metadata", issuer, Store(caches.metadata, key), self._fetch_metadata, self._read_metadata),
+            METADATA_LIFE,
+            clock,
+            random,
+            self._metadata_replaced,
+        )
+        self._keys = Document(
+            Source("keys", issuer, Store(caches.jwk, key), self._fetch_keys, self._read_keys),
+            KEYS_LIFE,
+            clock,
+            random,
+            self._keys_replaced,
+        )
+        self.peek_keys: Callable[[], KeySet | None] = self._keys.peek
+        """Return the keys in memory that may be used without asking the issuer; None: `find_keys` has to."""
+
+    async def find_keys(self, kid: str | None, alg: str) -> tuple[Key, ...]:
+        """Return the keys that a header with this `kid` and `alg` may mean, for whom `peek_keys` has not enough.
+
+        Waits for the issuer where there are no keys, and once per cool-down where none fits: it may have a new one.
+
+        Raises:
+            ProviderError: there are no keys that may be used, and the issuer gives none.
+            BackendUnavailable: the service stops.
+        """
+        fetches = self._keys.fetches
+        keys = await self._keys.get()
+        found = keys.find(kid, alg)
+        # Without a kid, whoever asks has tried all that fit. What was fetched meanwhile is as new as it gets.
+        if (found and kid is not None) or self._keys.fetches > fetches or not self._may_look():
+            return found
+        await self._keys.renew()
+        return (await self._keys.get()).find(kid, alg)
+
+    async def metadata(self) -> Metadata:
+        """Return what the issuer says about itself.
+
+        Raises:
+            ProviderError: it is not known, and the issuer does not say it.
+            BackendUnavailable: the service stops.
+        """
+        return (await self._discovered.get()).metadata
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are keys in memory that may be used."""
+        return self.peek_keys() is not None
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters and ages (seconds) as plain JSON types."""
+        keys = self._keys.peek()
+        return {
+            "ready": keys is not None,
+            "keys": 0 if keys is None else len(keys),
+            "keys_age": self._keys.age,
+            "keys_fetches": self._keys.fetches,
+            "keys_failures": self._keys.failures,
+            "unknown_kid_looks": self._looks,
+            "metadata_age": self._discovered.age,
+            "metadata_fetches": self._discovered.fetches,
+            "metadata_failures": self._discovered.failures,
+        }
+
+    def start(self) -> None:
+        """Begin to load and refresh unasked, on the running event loop."""
+        self._keys.keep_fresh()
+
+    async def stop(self) -> None:
+        """End what runs in the background, and the fetches under way. It can be used, and started, again."""
+        await self._keys.stop()
+        await self._discovered.stop()
+
+    def _may_look(self) -> bool:
+        """Tell whether a `kid` that nobody knows is worth a look, and count it.
+
+        One look in a cool-down is all that is remembered of unknown `kid`s: a list of them would have to be bounded,
+        and whoever fills it could keep a real one out.
+        """
+        if self._keys.renewing:
+            return True
+        now = self._monotonic()
+        if now < self._next_look or not self._keys.may_renew:
+            return False
+        self._next_look = now + COOL_DOWN
+        self._looks += 1
+        return True
+
+    async def _fetch_metadata(self) -> Answer:
+        return await fetch_metadata(self._http, self._discovery_urls)
+
+    def _read_metadata(self, document: bytes, zone: Zone) -> Discovered:
+        return Discovered(parse_metadata(document, self.issuer, allow_http=self._http.allow_http), zone)
+
+    def _metadata_replaced(self, old: Discovered | None, new: Discovered) -> None:
+        if old is not None and old.metadata != new.metadata:
+            _log.warning("metadata of %s changed: %s", self.issuer, new.metadata)
+            if old.metadata.jwks_uri != new.metadata.jwks_uri:
+                self._keys.expire()
+
+    async def _fetch_keys(self) -> Answer:
+        if self._jwks_uri is not None:
+            return await self._http.get(self._jwks_uri, Zone.LOOPBACK)
+        # Keys have a back-off of their own; two in a row would make the way back longer than either.
+        discovered = await self._discovered.get(at_once=True)
+        url = discovered.metadata.jwks_uri
+        try:
+            return await self._http.get(url, self._reach(url, discovered))
+        except (ErrorStatus, ProviderInvalid):
+            self._discovered.expire()  # the keys may have moved
+            raise
+
+    def _reach(self, url: str, discovered: Discovered) -> Zone:
+        """Return how far inside a host that the issuer named may lie: its own may lie where the operator put it."""
+        return Zone.LOOPBACK if parse_url(url).host in self._own_hosts else discovered.zone
+
+    def _read_keys(self, document: bytes, _: Zone) -> KeySet:
+        return read_keys(document, self._algorithms)
+
+    def _keys_replaced(self, old: KeySet | None, new: KeySet) -> None:
+        log_faults(self.issuer, old, new)
+        if old is not None and lost_trust(old, new):
+            _log.info("keys of %s: one is no longer published", self.issuer)
+            self._on_keys_removed()
