@@ -62,7 +62,10 @@ JWKSURI = Annotated[
 CAFile = Annotated[
     str | None,
     PlainValidator(checks.optional(checks.ca_file)),
-    Field(description="A PEM file with the private CA of the issuer's TLS certificate. TLS is always verified."),
+    Field(
+        description="A PEM file with the private CA of the issuer's TLS certificate, trusted instead of the system's. "
+        "TLS is always verified."
+    ),
 ]
 ClientID = Annotated[
     str | None,
