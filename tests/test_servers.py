@@ -214,22 +214,37 @@ def test_two_authorization_headers(server: Server, issuer: FakeIssuer) -> None:
     assert 'error="invalid_request"' in answer
 
 
-def test_websocket_accepted(server: Server, issuer: FakeIssuer) -> None:
+@pytest.mark.parametrize("path", ["/ws", "/old/ws"])
+def test_websocket_accepted(server: Server, issuer: FakeIssuer, path: str) -> None:
     """A good token opens it, the app sees the subject, messages flow."""
     headers = {"Authorization": f"Bearer {issuer.token('alice')}"}
-    with connect(f"ws://127.0.0.1:{server.port}/ws", additional_headers=headers, proxy=None) as websocket:
+    with connect(f"ws://127.0.0.1:{server.port}{path}", additional_headers=headers, proxy=None) as websocket:
         assert websocket.recv(timeout=ANSWER_SECONDS) == "alice"
         websocket.send("hello")
         assert websocket.recv(timeout=ANSWER_SECONDS) == "hello"
 
 
-def test_websocket_refused(server: Server) -> None:
-    """P-websocket: refused before it opens, by a 401 and a challenge; where the server cannot say that, by a 403."""
-    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None):
+def refusal(server: Server, path: str, token: str | None = None) -> tuple[int, str]:
+    """Return status and challenge of the answer to a handshake that must not succeed."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"ws://127.0.0.1:{server.port}{path}"
+    with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers, proxy=None):
         pass
     answer = refused.value.response
-    if server.name == "granian":  # it has no `websocket.http.response`
-        assert answer.status_code == 403
-    else:
-        assert answer.status_code == 401
-        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    return answer.status_code, answer.headers.get("WWW-Authenticate", "")
+
+
+def test_websocket_refused(server: Server, issuer: FakeIssuer) -> None:
+    """P-websocket: refused before it opens, by the status and the challenge that a request would get."""
+    status, challenge = refusal(server, "/ws")
+    assert (status, challenge.split(" ")[0], "error" in challenge) == (401, "Bearer", False)
+    status, challenge = refusal(server, "/ws", issuer.token(audience="https://other.example"))
+    assert (status, 'error="invalid_token"' in challenge) == (401, True)
+    status, challenge = refusal(server, "/admin/ws", issuer.token(scope="read"))
+    assert (status, 'error="insufficient_scope"' in challenge, 'scope="admin"' in challenge) == (403, True, True)
+
+
+def test_websocket_refused_by_closing(server: Server, issuer: FakeIssuer) -> None:
+    """P-websocket: a server that cannot deny by a response closes before it opens, and the client sees 403."""
+    assert refusal(server, "/old/ws") == (403, "")
+    assert refusal(server, "/old/ws", issuer.token(audience="https://other.example")) == (403, "")

@@ -90,7 +90,13 @@ def protected_app(**settings: Any) -> Starlette:
 
     The provider's host is an address of this machine, so plain http needs no permission.
     """
-    usual = {"audience": AUDIENCE, "leeway": 0, "public": ["/health"], "optional": ["/maybe"], "rules": RULES}
+    usual: dict[str, Any] = {
+        "audience": AUDIENCE,
+        "leeway": 0,
+        "public": ["/health"],
+        "optional": ["/maybe"],
+        "rules": RULES,
+    }
     app = Starlette(routes=routes())
     chosen = {name: value for name, value in (usual | settings).items() if value is not None}
     app.add_middleware(OIDCMiddleware, **chosen)
