@@ -18,7 +18,7 @@ MAX_URL_LENGTH = 2048
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _CHARACTER = r"[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2}"
 _URL = re.compile(
-    rf"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?"
+    rf"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?"
     rf"(?P<path>(?:/(?:{_CHARACTER})*)*)(?P<query>\?(?:[/?]|{_CHARACTER})*)?"
 )
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -117,10 +117,13 @@ def zone_of(address: str) -> Zone:
 
 
 def _check_host(host: str) -> None:
-    if ":" in host:
-        IPv6Address(host)
-    elif _NUMBER.fullmatch(host.rpartition(".")[2]):
-        IPv4Address(host)  # strict: four decimal numbers without leading zeros
+    try:
+        if ":" in host:
+            IPv6Address(host)
+        elif _NUMBER.fullmatch(host.rpartition(".")[2]):
+            IPv4Address(host)  # strict: four decimal numbers without leading zeros
+    except ipaddress.AddressValueError:
+        raise ValueError("a host that looks like an address and is none") from None
 
 
 def _zone_of_v4(address: IPv4Address) -> Zone:
