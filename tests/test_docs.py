@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abuse.token_cases import CASES
 from starlette.testclient import TestClient
 
 import oidc_middleware
 from oidc_middleware import OIDCError, Settings, errors
 from oidc_middleware.core.challenge import challenge
 from oidc_middleware.testing import FakeIssuer
+
+from abuse.token_cases import CASES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

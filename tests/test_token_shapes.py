@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from abuse.signing import NOW, Signer
+from test_verify import ALGORITHMS, verdict
 
 from oidc_middleware.core.verify import Expected
-from test_verify import ALGORITHMS, verdict
+
+from abuse.signing import NOW, Signer
 
 SIGNER = Signer()
 API = "api://orders"

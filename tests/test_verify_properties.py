@@ -6,14 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from abuse.signing import NOW, Signer, b64, good_claims
 from hypothesis import given
 from hypothesis import strategies as st
+from test_verify import ALGORITHMS, EXPECTED
 
 from oidc_middleware.core import strict_json, verify
 from oidc_middleware.core.keys import KeySet, parse_jwks
 from oidc_middleware.errors import TokenError
-from test_verify import ALGORITHMS, EXPECTED
+
+from abuse.signing import NOW, Signer, b64, good_claims
 
 SIGNER = Signer()
 KEYS = parse_jwks(SIGNER.jwks(), ALGORITHMS)

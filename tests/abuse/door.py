@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx2
-from abuse.signing import AUDIENCE, ISSUER, NOW
 
 from oidc_middleware import OIDC, OIDCMiddleware
 from oidc_middleware.testing import ManualClock
+
+from abuse.signing import AUDIENCE, ISSUER, NOW
 
 Headers = list[tuple[bytes, bytes]]
 
