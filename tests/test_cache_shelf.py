@@ -86,6 +86,33 @@ def test_a_flood_that_comes_twice_does_not_evict_what_is_in_use(clock: ManualClo
     assert lost <= 20
 
 
+def test_who_comes_back_soon_after_it_was_evicted_is_kept(clock: ManualClock) -> None:
+    shelf = shelf_of(clock, 1000)
+    for n in range(2000):
+        put(shelf, clock, ("flood", n))
+    put(shelf, clock, "regular")
+    for n in range(2000, 2500):
+        put(shelf, clock, ("flood", n))
+    assert shelf.end_of(key("regular")) is None
+    put(shelf, clock, "regular")
+    for n in range(2500, 10_000):
+        put(shelf, clock, ("flood", n))
+    assert shelf.end_of(key("regular")) is not None
+
+
+def test_what_was_in_use_makes_way_for_what_is(clock: ManualClock) -> None:
+    """Hits wear off: yesterday's working set does not keep today's out."""
+    shelf = shelf_of(clock, 1000)
+    for k in put_hot(shelf, clock, 1000) * 5:
+        shelf.peek(k)
+    today = [key(("today", n)) for n in range(800)]
+    for _ in range(30):
+        for k in today:
+            if shelf.peek(k) is None:
+                shelf.put(k, "value", clock.now() + HOUR, 100)
+    assert sum(shelf.end_of(k) is None for k in today) <= 8
+
+
 def test_negative_answers_have_room_of_their_own(clock: ManualClock) -> None:
     """I-neg-dos: random opaque tokens fill the room of negative answers, and no more than that."""
     shelf = shelf_of(clock, 1000, negative=Limits(50, 10_000_000, 1000))
@@ -275,12 +302,17 @@ def test_a_stale_value_is_there_for_who_asks_for_it_until_the_type_gives_it_up(c
 
 def test_stale_values_make_room_first(clock: ManualClock) -> None:
     shelf: Shelf[str] = Shelf(clock, Limits(100, MUCH, MUCH), stale=HOUR)
-    for n in range(60):
-        put(shelf, clock, ("stale", n), life=10)
-        shelf.peek(key(("stale", n)))
-    clock.advance(10)
-    hot = put_hot(shelf, clock, 80)
-    assert all(shelf.end_of(k) for k in hot)
+    stale = put_hot(shelf, clock, 100)
+    for n in range(20):
+        put(shelf, clock, ("cold", n))
+    for k in stale * 3:
+        shelf.peek(k)
+    clock.advance(HOUR)
+    names = [("new", n) for n in range(80)]
+    for name in names:
+        put(shelf, clock, name)
+        shelf.peek(key(name))
+    assert all(shelf.end_of(key(name)) for name in names)
 
 
 def test_life_here_is_capped(clock: ManualClock) -> None:

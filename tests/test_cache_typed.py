@@ -19,6 +19,7 @@ from oidc_middleware.cache import (
     Counts,
     Entry,
     Health,
+    Limits,
     MemoryBackend,
     TypedCache,
     msgpack,
@@ -28,7 +29,8 @@ from oidc_middleware.testing.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
 
-TOKEN, GENERAL = TYPES["token"], TYPES["general"]
+TOKEN, GENERAL, INTROSPECTION = TYPES["token"], TYPES["general"], TYPES["introspection"]
+NEGATIVE = INTROSPECTION.negative or Limits(1, 1, 1)
 HOUR = 3600.0
 Record = tuple[float, int, bytes]
 
@@ -172,21 +174,24 @@ def test_a_size_that_the_caller_knows_better(memory: MemoryBackend, clock: Manua
 
 
 def test_an_empty_value_is_a_negative_answer(memory: MemoryBackend, clock: ManualClock) -> None:
-    cache: TypedCache[tuple[int, ...]] = TypedCache(GENERAL, memory, msgpack(tuple[int, ...]))
-    assert GENERAL.negative is not None
-    for n in range(GENERAL.negative.max_entries + 10):
+    """I-neg-dos: answers 'no such token' are bounded apart from the good ones."""
+    cache: TypedCache[tuple[int, ...]] = TypedCache(INTROSPECTION, memory, msgpack(tuple[int, ...]))
+    cache.put(b"good", (1,), clock.now() + 10)
+    for n in range(NEGATIVE.max_entries + 10):
         cache.put(b"%d" % n, (), clock.now() + 10)
-    assert cache.stats().entries == GENERAL.negative.max_entries
+    assert cache.stats().entries == NEGATIVE.max_entries + 1
+    assert cache.peek(b"good") == (1,)
     assert cache.peek(b"12") == ()
 
 
-def test_a_codec_may_know_its_negative_answers(memory: MemoryBackend, clock: ManualClock) -> None:
+async def test_a_codec_may_know_its_negative_answers(memory: MemoryBackend, clock: ManualClock) -> None:
     codec = Codec(msgpack(tuple[bool, int]).encode, msgpack(tuple[bool, int]).decode, lambda value: not value[0])
-    cache = TypedCache(GENERAL, memory, codec)
-    assert GENERAL.negative is not None
-    for n in range(GENERAL.negative.max_entries + 10):
+    cache = TypedCache(INTROSPECTION, memory, codec)
+    for n in range(NEGATIVE.max_entries + 10):
         cache.put(b"%d" % n, (False, n), clock.now() + 10)
-    assert cache.stats().entries == GENERAL.negative.max_entries
+    await memory.set(INTROSPECTION, b"from afar", codec.encode((False, 0)), clock.now() + 10)
+    assert cache.peek(b"from afar") == (False, 0)
+    assert cache.stats().entries == NEGATIVE.max_entries
 
 
 async def test_bytes_at_the_edge_are_live_values_inside(
@@ -232,6 +237,20 @@ async def test_bytes_that_cannot_be_read_are_a_miss_and_counted(
     assert await memory.get(TOKEN, b"k") is None
 
 
+async def test_a_typed_cache_begins_empty(memory: MemoryBackend, clock: ManualClock) -> None:
+    await memory.set(TOKEN, b"k", b"not for this codec", clock.now() + HOUR)
+    cache = TypedCache(TOKEN, memory, msgpack(tuple[float, int, bytes]))
+    assert cache.peek(b"k") is None
+    assert await memory.get(TOKEN, b"k") is None
+
+
+@pytest.mark.parametrize("nest", [b"\x91", b"\x81\x01"], ids=["arrays", "maps"])
+def test_depth_does_not_break_a_codec(nest: bytes) -> None:
+    """C-serial: deep nesting is not an error of another kind."""
+    with pytest.raises(ValueError, match="MessagePack"):
+        msgpack(object).decode(nest * 100_000)
+
+
 def test_a_type_has_one_typed_cache(cache: TypedCache[Record], memory: MemoryBackend) -> None:
     with pytest.raises(ValueError, match="'token' belongs to another"):
         TypedCache(TOKEN, memory, RAW)
@@ -271,9 +290,10 @@ async def test_what_was_read_from_afar_lives_no_longer_here(
 ) -> None:
     """C-ttl-backfill: ten seconds that are left there are ten seconds here."""
     tiers.far["general", b"k"] = Entry(msgspec.msgpack.encode((1.5, 7, b"")), clock.now() + 10)
-    assert await tiered.get(b"k") == (1.5, 7, b"")
+    value = await tiered.get(b"k")
+    assert value == (1.5, 7, b"")
     clock.advance(9)
-    assert tiered.peek(b"k") is not None
+    assert tiered.peek(b"k") is value, "decoded once"
     clock.advance(1)
     assert tiered.peek(b"k") is None
 

@@ -25,13 +25,13 @@ class Caches:
     ) -> None:
         self.backend: TieredBackend = MemoryBackend(clock) if backend is None else backend
         self._codecs = codecs or {}
-        self.metadata = self._open("metadata")
-        self.jwk = self._open("jwk")
-        self.token = self._open("token")
-        self.blacklist = self._open("blacklist")
-        self.session = self._open("session")
-        self.introspection = self._open("introspection")
-        self.general = self._open("general")
+        self.metadata: TypedCache[Any] = self._open("metadata")
+        self.jwk: TypedCache[Any] = self._open("jwk")
+        self.token: TypedCache[Any] = self._open("token")
+        self.blacklist: TypedCache[Any] = self._open("blacklist")
+        self.session: TypedCache[Any] = self._open("session")
+        self.introspection: TypedCache[Any] = self._open("introspection")
+        self.general: TypedCache[Any] = self._open("general")
 
     def _open(self, name: str) -> TypedCache[Any]:
         return TypedCache(TYPES[name], self.backend, self._codecs.get(name, RAW))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sys import getsizeof
 
+_ATOMS = frozenset({bool, bytes, float, int, str})
 _MUTABLE = frozenset({bytearray, dict, list, memoryview, set})
 
 
@@ -19,12 +20,13 @@ def footprint(value: object) -> int:
         raise TypeError("None cannot be stored: it means a miss")
     total = 0
     pending = [value]
-    while pending:
-        item = pending.pop()
+    for item in pending:  # grows meanwhile
+        total += getsizeof(item)
         kind = type(item)
+        if kind in _ATOMS:
+            continue
         if kind in _MUTABLE:
             raise TypeError(f"a cached value is shared by all who get it, and {kind.__name__} can be changed")
-        total += getsizeof(item)
         if isinstance(item, tuple | frozenset):
             pending.extend(item)
     return total

@@ -109,12 +109,15 @@ class Shelf(Generic[V]):
         end = min(checked_end(expires_at), now + self.life)
         size += len(key) + OVERHEAD
         self._sweep(now)
-        if not (now < end and self._fits(size, negative=negative)):
+        negative = negative and self._negative is not None
+        limits = self._negative if negative else self._limits
+        if now >= end or (limits is not None and self._is_too_large(size, limits)):
             self.delete(key)
             return False
         self._sets += 1
         self._store(key, value, end, size, negative=negative)
-        self._make_room(now)
+        if limits is not None:
+            (self._make_negative_room if negative else self._make_room)(limits, now)
         return key in self._index
 
     def delete(self, key: bytes) -> bool:
@@ -155,46 +158,41 @@ class Shelf(Generic[V]):
             bytes=sum(self._slots.totals),
         )
 
-    def _fits(self, size: int, *, negative: bool) -> bool:
-        limits = (negative and self._negative) or self._limits
-        if limits is None or size <= limits.max_entry_bytes:
-            return True
+    def _is_too_large(self, size: int, limits: Limits) -> bool:
+        if size <= limits.max_entry_bytes:
+            return False
         self._refused += 1
-        return False
+        return True
 
     def _store(self, key: bytes, value: V, end: float, size: int, *, negative: bool) -> None:
         slots, row = self._slots, self._index.get(key)
-        negative = negative and self._negative is not None
-        if row is not None and negative == (slots.lanes[row] == NEGATIVE):
-            slots.replace(row, value, end, size)
-            return
         if row is not None:
+            if negative == (slots.lanes[row] == NEGATIVE):
+                slots.replace(row, value, end, size)
+                return
             self._remove(row)
         lane = NEGATIVE if negative else MAIN if self._evicted_keys.discard(key) else SMALL
         self._index[key] = slots.add(key, value, end, size, lane)
 
-    # ------------------------------------------------------------------------------------------------------------ room
+    # ------------------------------------------------------------------------------------------------------------- room
 
-    def _make_room(self, now: float) -> None:
-        slots, limits, negative = self._slots, self._limits, self._negative
-        while negative and _exceeds(negative, slots.counts[NEGATIVE], slots.totals[NEGATIVE]):
+    def _make_negative_room(self, limits: Limits, now: float) -> None:
+        slots = self._slots
+        while slots.counts[NEGATIVE] > limits.max_entries or slots.totals[NEGATIVE] > limits.max_bytes:
             self._evict(slots.oldest(NEGATIVE), now)
-        if limits is None:
-            return
-        while self._is_small_lane_full(limits):
+
+    def _make_room(self, limits: Limits, now: float) -> None:
+        counts, totals = self._slots.counts, self._slots.totals
+        while (
+            counts[SMALL] * _PROBATION > limits.max_entries or totals[SMALL] * _PROBATION > limits.max_bytes
+        ) and counts[SMALL] > 1:
             self._judge(limits, now)
         while self._is_full(limits):
             self._evict(self._victim(now), now)
 
     def _is_full(self, limits: Limits) -> bool:
         counts, totals = self._slots.counts, self._slots.totals
-        return _exceeds(limits, counts[SMALL] + counts[MAIN], totals[SMALL] + totals[MAIN])
-
-    def _is_small_lane_full(self, limits: Limits) -> bool:
-        slots = self._slots
-        return slots.counts[SMALL] > 1 and _exceeds(
-            limits, slots.counts[SMALL] * _PROBATION, slots.totals[SMALL] * _PROBATION
-        )
+        return counts[SMALL] + counts[MAIN] > limits.max_entries or totals[SMALL] + totals[MAIN] > limits.max_bytes
 
     def _judge(self, limits: Limits, now: float) -> None:
         """Take the oldest entry out of the small lane: into the main lane if it was asked for or there is room."""
@@ -234,7 +232,7 @@ class Shelf(Generic[V]):
         del self._index[self._slots.keys[row]]
         self._slots.remove(row)
 
-    # ---------------------------------------------------------------------------------------------------------- expiry
+    # ----------------------------------------------------------------------------------------------------------- expiry
 
     def _is_gone(self, row: int, now: float) -> bool:
         return now >= self._slots.ends[row] + self._stale
@@ -246,12 +244,12 @@ class Shelf(Generic[V]):
 
     def _sweep(self, now: float) -> None:
         """Look at the next few rows: the hand passes all of them before they double, and never holds the loop."""
-        slots = self._slots
+        ends = self._slots.ends
         for _ in range(_SWEPT):
-            self._hand = (self._hand + 1) % len(slots.ends)
-            if self._is_gone(self._hand, now):
+            self._hand = row = (self._hand + 1) % len(ends)
+            if now >= ends[row] + self._stale:
                 self._expired += 1
-                self._remove(self._hand)
+                self._remove(row)
 
 
 class _EvictedKeys:
@@ -284,7 +282,3 @@ class _EvictedKeys:
         """Forget all."""
         self._hashes.clear()
         self._order.clear()
-
-
-def _exceeds(limits: Limits, entries: int, size: int) -> bool:
-    return entries > limits.max_entries or size > limits.max_bytes

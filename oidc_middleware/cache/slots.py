@@ -36,8 +36,8 @@ class Slots(Generic[V]):
         self.after: list[int] = []
         self.before: list[int] = []
         self.free: list[int] = []
-        self.counts = [0, 0, 0]
-        self.totals = [0, 0, 0]
+        self.counts: list[int] = [0, 0, 0]
+        self.totals: list[int] = [0, 0, 0]
         self.clear()
 
     def clear(self) -> None:

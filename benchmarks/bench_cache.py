@@ -1,0 +1,224 @@
+"""What memory costs and how well it chooses: a hit, a miss, a put, and the share of hits under Zipf's law."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+from table import Row, interleaved, markdown
+
+from oidc_middleware.cache import TYPES, Caches, CacheType, Limits, MemoryBackend, TypedCache, msgpack
+from oidc_middleware.clock import SystemClock
+
+Record = tuple[float, int, bytes]
+Get = Callable[[bytes], object]
+Put = Callable[[bytes, Any], object]
+
+STORED = 20_000
+ASKED = 4096
+LIFE = 3600
+ZIPF_KEYS, ZIPF_ROOM, ZIPF_REQUESTS = 100_000, 1000, 1_000_000
+DICT = "a dict with an end"
+OURS = "`TypedCache`"
+
+
+class Plain:
+    """A dict of (value, end): what anybody would write, without a bound and without statistics."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, tuple[object, float]] = {}
+
+    def get(self, key: bytes) -> object:
+        """Return the value, None when there is none or its end has come."""
+        entry = self.entries.get(key)
+        if entry is not None and time.time() < entry[1]:
+            return entry[0]
+        return None
+
+    def put(self, key: bytes, value: Record) -> None:
+        """Store a value for as long as all others."""
+        self.entries[key] = value, time.time() + LIFE
+
+
+class LRU:
+    """The usual choice of whom to evict."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.entries: OrderedDict[bytes, object] = OrderedDict()
+
+    def get(self, key: bytes) -> object:
+        """Return the value and make it the youngest."""
+        if key in self.entries:
+            self.entries.move_to_end(key)
+            return self.entries[key]
+        return None
+
+    def put(self, key: bytes, value: object) -> None:
+        """Store a value and let the oldest go."""
+        self.entries[key] = value
+        if len(self.entries) > self.room:
+            self.entries.popitem(last=False)
+
+
+def contestants(room: int) -> dict[str, tuple[Get, Put]]:
+    """Return how each peer that is installed reads and writes, with room for so many entries, ours first."""
+    kind = CacheType("general", None, "queued", "invalidated", Limits(room, 1 << 40, 1 << 30))
+    cache: TypedCache[Any] = TypedCache(kind, MemoryBackend(SystemClock(), [kind]), msgpack(tuple[float, int, bytes]))
+    found: dict[str, tuple[Get, Put]] = {
+        OURS: (cache.peek, lambda key, value: cache.put(key, value, time.time() + LIFE))
+    }
+    for name, make in (("cachetools `TTLCache`", _cachetools), ("moka-py", _moka), ("theine", _theine)):
+        try:
+            found[name] = make(room)
+        except ImportError:
+            print(f"{name}: not installed, left out")
+    return found
+
+
+def _cachetools(room: int) -> tuple[Get, Put]:
+    cache = importlib.import_module("cachetools").TTLCache(room, LIFE)
+    return cache.get, cache.__setitem__
+
+
+def _moka(room: int) -> tuple[Get, Put]:
+    cache = importlib.import_module("moka_py").Moka(room, ttl=LIFE)
+    return cache.get, cache.set
+
+
+def _theine(room: int) -> tuple[Get, Put]:
+    cache = importlib.import_module("theine").Cache(room)
+    life = timedelta(seconds=LIFE)
+    return (lambda key: cache.get(key)[0]), (lambda key, value: cache.set(key, value, life))
+
+
+def digests(name: str, count: int) -> list[bytes]:
+    return [sha256(f"{name} {n}".encode()).digest() for n in range(count)]
+
+
+def record(number: int) -> Record:
+    return time.time() + LIFE, number, b"claims" * 100 + b"%d" % number
+
+
+def reading(get: Get, keys: list[bytes]) -> Callable[[int], float]:
+    """Return a contestant that reads the keys in turn, each as a new object: a digest was just computed."""
+
+    def run(count: int) -> float:
+        fresh = [bytes(bytearray(key)) for key, _ in zip(itertools.cycle(keys), range(count), strict=False)]
+        start = time.perf_counter()
+        for key in fresh:
+            get(key)
+        return time.perf_counter() - start
+
+    return run
+
+
+def writing(put: Put, records: list[Record]) -> Callable[[int], float]:
+    """Return a contestant that writes keys it never wrote before, into a cache that is full."""
+    numbers = itertools.count()
+
+    def run(count: int) -> float:
+        fresh = digests(f"written {next(numbers)}", count)
+        start = time.perf_counter()
+        for key, value in zip(fresh, itertools.cycle(records), strict=False):
+            put(key, value)
+        return time.perf_counter() - start
+
+    return run
+
+
+def times() -> list[Row]:
+    """Return what a hit, a miss and a put cost."""
+    plain = Plain()
+    peers = {DICT: (plain.get, plain.put), **contestants(STORED)}
+    records = [record(number) for number in range(STORED)]
+    for _, put in peers.values():
+        for key, value in zip(digests("stored", STORED), records, strict=True):
+            put(key, value)
+    hot, unknown = digests("stored", STORED)[:: STORED // ASKED], digests("unknown", ASKED)
+    hits = interleaved({name: reading(get, hot) for name, (get, _) in peers.items()}, ASKED)
+    misses = interleaved({name: reading(get, unknown) for name, (get, _) in peers.items()}, ASKED, rounds=5)
+    puts = interleaved({name: writing(put, records) for name, (_, put) in peers.items() if name != DICT}, ASKED, 5)
+    return [
+        *(
+            Row(f"hit · {name}", took, ratio=took / hits[DICT], base=DICT, **_goal(name, took / hits[DICT]))
+            for name, took in hits.items()
+        ),
+        *(Row(f"miss · {name}", took, ratio=took / misses[DICT], base=DICT) for name, took in misses.items()),
+        *(
+            Row(f"put into a full cache · {name}", took, ratio=took / puts[OURS], base=OURS)
+            for name, took in puts.items()
+        ),
+    ]
+
+
+def _goal(name: str, ratio: float) -> dict[str, Any]:
+    return {"goal": "≤ 1.40 ×", "reached": ratio <= 1.4} if name == OURS else {}
+
+
+def hit_shares() -> list[Row]:
+    """Return the share of hits, in percent, where 1 % of the keys fit and their use follows Zipf's law."""
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, ZIPF_KEYS + 1)))
+    keys = digests("zipf", ZIPF_KEYS)
+    trace = random.Random(1).choices(keys, cum_weights=weights, k=ZIPF_REQUESTS)
+    lru = LRU(ZIPF_ROOM)
+    peers = {**contestants(ZIPF_ROOM), "LRU": (lru.get, lru.put)}
+    shares = {name: _hit_share(get, put, trace) for name, (get, put) in peers.items() if "cachetools" not in name}
+    return [
+        Row(
+            f"Zipf(1.0), 1 % fits · {name}",
+            share,
+            unit="%",
+            ratio=share / shares["LRU"],
+            base="LRU",
+            **({"goal": "≥ 59.7 %", "reached": share >= 59.7} if name == OURS else {}),
+        )
+        for name, share in shares.items()
+    ]
+
+
+def _hit_share(get: Get, put: Put, trace: list[bytes]) -> float:
+    hits = 0
+    for key in trace:
+        if get(key) is None:
+            put(key, b"value")
+        else:
+            hits += 1
+    return 100 * hits / len(trace)
+
+
+def longest_pauses() -> list[Row]:
+    """Return the longest single operation on a full token cache, in ms: growth of its index included."""
+    clock = SystemClock()
+    cache = Caches(clock).token
+    limits = TYPES["token"].limits
+    room = limits.max_entries if limits else 0
+    value = record(0)
+    worst = 0.0
+    end = clock.now() + LIFE
+    for key in digests("pause", room + 50_000):
+        start = time.perf_counter()
+        cache.put(key, value, end)
+        cache.peek(key)
+        worst = max(worst, time.perf_counter() - start)
+    return [Row(f"longest of {room + 50_000:,} puts", worst * 1e3, unit="ms")]
+
+
+def rows() -> dict[str, list[Row]]:
+    """Return the tables of this file by title."""
+    return {
+        "Memory: time": [*times(), *longest_pauses()],
+        "Memory: what is kept": hit_shares(),
+    }
+
+
+if __name__ == "__main__":
+    for title, table in rows().items():
+        print(markdown(title, table), end="\n\n")
