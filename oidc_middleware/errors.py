@@ -77,7 +77,7 @@ class InvalidRequest(OIDCError):
 
     code = "invalid_request"
     status = 400
-    error = "invalid_request"
+    error: ClassVar[str | None] = "invalid_request"
     public = "The request is malformed."
 
 
@@ -86,7 +86,7 @@ class TokenError(OIDCError):
 
     code = "invalid_token"
     status = 401
-    error = "invalid_token"
+    error: ClassVar[str | None] = "invalid_token"
     public = "The access token is invalid."
 
 
@@ -145,12 +145,12 @@ class InsufficientScope(OIDCError):
 
     code = "insufficient_scope"
     status = 403
-    error = "insufficient_scope"
+    error: ClassVar[str | None] = "insufficient_scope"
     public = "The access token does not permit this request."
 
     def __init__(self, detail: str = "", scopes: Iterable[str] = ()) -> None:
         super().__init__(detail)
-        self.scopes = tuple(scopes)
+        self.scopes: tuple[str, ...] = tuple(scopes)
 
 
 class ProviderError(OIDCError):

@@ -45,12 +45,12 @@ class OIDC:
     ) -> None:
         if settings is not None and keywords:
             raise ConfigError(next(iter(keywords)), "given beside settings=", "Put it into Settings(...)")
-        self.settings = settings if settings is not None else Settings(**keywords)
-        self.clock = clock if clock is not None else SystemClock()
-        self.caches = Caches(self.clock)
+        self.settings: Settings = settings if settings is not None else Settings(**keywords)
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self.caches: Caches = Caches(self.clock)
         self._generation = Generation()
         self._providers = {issuer.issuer: self._provider(issuer, transport) for issuer in self.settings.trusted}
-        self.authenticator = Authenticator(
+        self.authenticator: Authenticator = Authenticator(
             {issuer.issuer: self._trust(issuer) for issuer in self.settings.trusted},
             KnownTokens(self.caches.token, self._generation, self.clock),
             self._generation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class Authenticator:
         self._generation = generation
         self._now = clock.now
         self._known_headers: dict[bytes, dict[str, Any]] = {}
-        self.lookup = known.lookup
+        self.lookup: Callable[[bytes], Known | None] = known.lookup
 
     async def authenticate(self, value: bytes) -> Known:
         """Verify the token in an `Authorization` header value that `lookup` does not know.
@@ -71,8 +71,8 @@ class Authenticator:
             verify.check_signature(unverified, await issuer.keys.find_keys(jws.kid, jws.algorithm))
             deadline = verify.check(unverified, issuer.expected, self._now())  # time went by while the issuer was asked
         # No await from here on: what is stored was true under the generation that it carries.
-        known = Known(deadline, self._generation.value, Principal(unverified.jws.payload, token))
-        self._known.remember(value, known, token, unverified.jws.payload)
+        known = Known(value, deadline, self._generation.value, Principal(unverified.jws.payload, token))
+        self._known.remember(known, token, unverified.jws.payload)
         self._remember_header(token, unverified)
         return known
 

@@ -13,7 +13,7 @@ class Generation:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value = 0
+        self.value: int = 0
 
     def advance(self) -> None:
         """Make every verdict of before be looked at again."""

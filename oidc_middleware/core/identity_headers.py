@@ -29,7 +29,7 @@ def _spellings(name: str) -> frozenset[bytes]:
     )
 
 
-IDENTITY_HEADERS = frozenset().union(*map(_spellings, _NAMES))
+IDENTITY_HEADERS: frozenset[bytes] = frozenset().union(*map(_spellings, _NAMES))
 """Every spelling (`-`, `_` and `.` between the words) of every such name, in lower case as ASGI wants it."""
 
 

@@ -69,10 +69,10 @@ class KeySet:
         skipped: Iterable[str] = (),
         warnings: Iterable[str] = (),
     ) -> None:
-        self.keys = tuple(keys)
-        self.document = document
-        self.skipped = tuple(skipped)
-        self.warnings = tuple(warnings)
+        self.keys: tuple[Key, ...] = tuple(keys)
+        self.document: bytes = document
+        self.skipped: tuple[str, ...] = tuple(skipped)
+        self.warnings: tuple[str, ...] = tuple(warnings)
         self._candidates = _index(self.keys)
 
     def __len__(self) -> int:

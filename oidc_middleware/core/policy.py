@@ -77,7 +77,7 @@ class Policy:
     ) -> None:
         if ambiguous_paths not in ("refuse", "protect"):
             raise PolicyError("ambiguous_paths", f"{ambiguous_paths!r} is unknown", 'Write "refuse" or "protect".')
-        self.rules = _rules(rules)
+        self.rules: tuple[Rule, ...] = _rules(rules)
         self._ambiguous_paths = ambiguous_paths
         base = _prefix(prefix)
         self._endpoints = {

@@ -25,9 +25,9 @@ class Backoff:
         self._monotonic = clock.monotonic
         self._random = random
         self._error: ProviderError = ProviderUnavailable("not asked yet")
-        self.failures = 0
+        self.failures: int = 0
         """Attempts that failed since the last one that succeeded."""
-        self.retry_at = -math.inf
+        self.retry_at: float = -math.inf
         """Monotonic time from which on the issuer may be asked."""
 
     def failed(self, error: ProviderError) -> None:

@@ -84,9 +84,9 @@ class Document(Generic[V]):
         self._refresh: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._keeps_fresh = False
-        self.fetches = 0
+        self.fetches: int = 0
         """Fetches so far, failed ones too."""
-        self.failures = 0
+        self.failures: int = 0
         """Failed fetches so far."""
 
     def peek(self) -> V | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Unpack
+from typing import ClassVar, NoReturn, Unpack
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,7 +19,7 @@ class Issuer(BaseModel):
         ConfigError: a value cannot work, a required one is missing, or a name is no setting of an issuer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     issuer: issuer_fields.Issuer
     audience: issuer_fields.Audience

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NoReturn, Self, Unpack, cast
+from typing import Any, ClassVar, NoReturn, Self, Unpack, cast
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -33,7 +33,9 @@ class Settings(BaseSettings):
         ConfigError: a value cannot work, a required one is missing, or a name is no setting.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False
+    )
 
     issuer: issuer_fields.IssuerOrNone = None
     audience: issuer_fields.Audience = ()

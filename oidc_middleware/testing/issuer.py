@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import socket
 
     import httpx2
+    from starlette.applications import Starlette
 
     from oidc_middleware.testing.faults import Fault
 
@@ -47,11 +48,11 @@ class FakeIssuer:
         expires_in: int = 300,
         make_private_key: MakeKey = make_private_key,
     ) -> None:
-        self.url = url
+        self.url: str = url
         self.audience = audience
         self.expires_in = expires_in
         self.clock: Clock = clock or SystemClock()
-        self.keys = KeyRing(tuple(algorithms), make_private_key)
+        self.keys: KeyRing = KeyRing(tuple(algorithms), make_private_key)
         self.extra_jwks: list[Any] = []
         """Members that the JWKS has besides the issuer's own keys: anything at all."""
         self.metadata_overrides: dict[str, Any] = {}
@@ -61,13 +62,13 @@ class FakeIssuer:
         self.users: dict[str, dict[str, Any]] = {}
         """Claims of users, put into every token they get by logging in; a user need not be listed to log in."""
         self.clients: dict[str, Client] = {}
-        self.grants = Grants()
+        self.grants: Grants = Grants()
         self.requests: Counter[str] = Counter()
         """How many requests each endpoint got, failed ones too."""
         self._faults: dict[str, Iterator[Fault]] = {}
         self._not_access: set[str] = set()
         self._path = urlsplit(url).path.rstrip("/")
-        self.app = build_app(self, self._path)
+        self.app: Starlette = build_app(self, self._path)
 
     # Where it can be reached
 
