@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection
@@ -27,6 +27,7 @@ from oidc_middleware.wiring import OIDC, SCOPE_KEY
 logger = logging.getLogger("oidc_middleware")
 
 _IDENTITY = Access.IDENTITY
+_NOT_DECIDED = Decision(Access.REFUSED, (), None, "")
 _WATCHED = IDENTITY_HEADERS | {b"authorization"}
 
 
@@ -53,16 +54,18 @@ class OIDCMiddleware:
             self.oidc = _service(settings, oidc, keywords)
         except ConfigError as error:
             self._config_error = error
+            self._decisions = DecisionMemo(self._refuse_everything)
+            self._on_error = self._realm = None
             return
         settings = self.oidc.settings
-        self._decide = DecisionMemo(settings.policy.decide).get
+        self._decisions = DecisionMemo(settings.policy.decide)
         self._lookup = self.oidc.authenticator.lookup
         self._realm = settings.realm
         self._on_error = settings.on_error
         self._passes_preflight = settings.preflight == "pass"
         self._reads_subprotocol = settings.websocket_token == "subprotocol"  # noqa: S105  a place, no secret
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912  the hot path, in a row
         """Serve one ASGI scope."""
         kind = scope["type"]
         if kind == "http":
@@ -72,14 +75,21 @@ class OIDCMiddleware:
         else:
             await self._serve_other(scope, receive, send)
             return
-        if self._config_error is not None:
-            await self._refuse(scope, receive, send, self._config_error, ())
-            return
-        decision = self._decide(method, scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
+        decision = _NOT_DECIDED
         try:
+            try:
+                asked = (method, scope["path"], scope["raw_path"], scope["root_path"])
+            except KeyError:  # ASGI lets servers leave out two of them
+                asked = (method, scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
+            decision = self._decisions[asked]
             if decision.access is _IDENTITY:
-                value = _authorization(scope)
-                known = self._lookup(value) if value is not None else None
+                value = None
+                for name, content in scope["headers"]:
+                    if name in _WATCHED:
+                        value = content if name == b"authorization" and value is None else _authorization(scope)
+                if value is not None and (query := scope.get("query_string")):
+                    bearer.check_query(query)
+                known = self._lookup(value) if value is not None and kind == "http" else None
                 if known is None:
                     known = await self._identify(scope, decision, value)
                 if known is not None and decision.rules:
@@ -109,21 +119,24 @@ class OIDCMiddleware:
         else:
             await pass_lifespan(self.oidc, self.app, scope, receive, send)
 
+    def _refuse_everything(self, *_: object) -> NoReturn:
+        assert self._config_error is not None  # noqa: S101  it stands in for the policy only then
+        raise self._config_error
+
     async def _identify(self, scope: Scope, decision: Decision, value: bytes | None) -> Known | None:
         """Say who sends a request whose token is not known; None for a CORS preflight, which has none.
 
         Source: RFC 6750 §2 and §3.1.
         """
         await self._start()
-        if scope["type"] == "websocket" and self._reads_subprotocol:
-            value = _subprotocol(scope, value)
+        if scope["type"] == "websocket":
+            value = _subprotocol(scope, value) if self._reads_subprotocol else value
+            known = self._lookup(value) if value is not None else None
+            if known is not None:
+                return known
         if value is not None:
             return await self.oidc.authenticator.authenticate(value)
-        if (
-            self._passes_preflight
-            and not decision.ambiguous
-            and is_preflight(scope.get("method", ""), scope["headers"])
-        ):
+        if self._passes_preflight and _is_preflight_to_app(scope, decision):
             return None
         raise MissingToken("no credentials")
 
@@ -136,8 +149,10 @@ class OIDCMiddleware:
             scope["headers"] = removed(scope["headers"])
             return None
         value = _authorization(scope)
+        if value is not None:
+            bearer.check_query(scope.get("query_string", b""))
         try:
-            return (value and self._lookup(value)) or await self._identify(scope, decision, value)
+            return await self._identify(scope, decision, value)
         except MissingToken:
             return None
 
@@ -179,7 +194,7 @@ def _authorization(scope: Scope) -> bytes | None:
     """Return the `Authorization` header's value, having removed from the scope what only pretends an identity.
 
     Raises:
-        InvalidRequest: there are two, or a token came in the query too.
+        InvalidRequest: there are two.
     """
     found: bytes | None = None
     for name, value in scope["headers"]:
@@ -190,9 +205,14 @@ def _authorization(scope: Scope) -> bytes | None:
             if found is not None:
                 raise InvalidRequest("more than one Authorization header")
             found = value
-    if found is not None and (query := scope.get("query_string")):
-        bearer.check_query(query)
     return found
+
+
+def _is_preflight_to_app(scope: Scope, decision: Decision) -> bool:
+    """Tell whether this is a CORS preflight for the app: not for an endpoint of ours, not on an ambiguous path."""
+    if decision.endpoint is not None or decision.ambiguous:
+        return False
+    return is_preflight(scope.get("method", ""), scope["headers"])
 
 
 def _subprotocol(scope: Scope, value: bytes | None) -> bytes | None:

@@ -12,12 +12,19 @@ from oidc_middleware.clock import Clock
 from oidc_middleware.core.principal import Principal
 
 HOT_TOKENS = 1024
+# The hot set is indexed by the end of a header value, which is cheap to hash and different in every token, for it is of
+# the signature. What counts is the comparison of the whole value that follows.
+_TAIL = 32
 # Where more tokens are in use than the hot set holds, every sixteenth that is not in it takes a place: those that come
 # often get in soon, and the others do not wash them out.
 _ADMIT_EVERY = 16
 
 TokenRecord = tuple[float, int, bytes]
 """Deadline (Unix time in seconds), generation and verified payload: atoms, which the garbage collector never walks."""
+
+
+# A record without its payload: a tuple of three, a float, a small integer and the head of a bytes object.
+_RECORD_BYTES = 160
 
 
 class Credentials:
@@ -35,11 +42,15 @@ class Credentials:
 
 
 class Known:
-    """One verified token, ready to be put into a request. `deadline` is Unix time in seconds."""
+    """One verified token, ready to be put into a request.
 
-    __slots__ = ("credentials", "deadline", "generation", "principal")
+    `value` is the `Authorization` header that brought it, `deadline` is Unix time in seconds.
+    """
 
-    def __init__(self, deadline: float, generation: int, principal: Principal) -> None:
+    __slots__ = ("credentials", "deadline", "generation", "principal", "value")
+
+    def __init__(self, value: bytes, deadline: float, generation: int, principal: Principal) -> None:
+        self.value = value
         self.deadline = deadline
         self.generation = generation
         self.principal = principal
@@ -66,11 +77,14 @@ class KnownTokens:
 
     def lookup(self, value: bytes) -> Known | None:
         """Return what is known of the token in this `Authorization` header value; no await, no JSON."""
-        known = self._hot.get(value)
-        if known is not None:
-            if known.generation == self._generation.value and self._now() < known.deadline:
-                return known
-            del self._hot[value]
+        known = self._hot.get(value[-_TAIL:])
+        if (
+            known is not None
+            and known.value == value
+            and known.generation == self._generation.value
+            and self._now() < known.deadline
+        ):
+            return known
         return self._from_cache(value) if value[:7] == b"Bearer " else None
 
     def _from_cache(self, value: bytes) -> Known | None:
@@ -78,20 +92,21 @@ class KnownTokens:
         record = self._cache.peek(sha256(token).digest())
         if record is None or record[1] != self._generation.value:
             return None
-        known = Known(record[0], record[1], Principal(record[2], token))
+        known = Known(value, record[0], record[1], Principal(record[2], token))
         if len(self._hot) < HOT_TOKENS or not next(self._misses) % _ADMIT_EVERY:
-            self._admit(value, known)
+            self._admit(known)
         return known
 
-    def remember(self, value: bytes, known: Known, token: bytes, payload: bytes) -> None:
+    def remember(self, known: Known, token: bytes, payload: bytes) -> None:
         """Keep a verdict. The caller must not have awaited since it read the generation that `known` carries."""
-        self._cache.put(sha256(token).digest(), (known.deadline, known.generation, payload), known.deadline)
-        self._admit(value, known)
+        record = (known.deadline, known.generation, payload)
+        self._cache.put(sha256(token).digest(), record, known.deadline, len(payload) + _RECORD_BYTES)
+        self._admit(known)
 
-    def _admit(self, value: bytes, known: Known) -> None:
-        hot = self._hot
-        if value not in hot:
-            self._order.append(value)
-        hot[value] = known
+    def _admit(self, known: Known) -> None:
+        tail = known.value[-_TAIL:]
+        if tail not in self._hot:
+            self._order.append(tail)
+        self._hot[tail] = known
         while len(self._order) > HOT_TOKENS:
-            hot.pop(self._order.popleft(), None)
+            del self._hot[self._order.popleft()]

@@ -114,7 +114,7 @@ def _b64token(token: bytes) -> bytes:
     if not text:
         raise InvalidRequest("the bearer token is empty")
     if text.translate(None, _B64TOKEN):
-        if _STRUCTURE.search(text) and not text.startswith(b"{"):
+        if _STRUCTURE.search(text) and b"{" not in text:
             raise InvalidRequest("the Authorization header holds more than one token")
         raise Malformed("characters that no token may have")
     return token

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from oidc_middleware.core.addresses import URL, Zone, check_scheme, parse_url, presumed_zone, zone_of, zone_of_literal
 from oidc_middleware.errors import ProviderInvalid, ProviderUnavailable
@@ -198,7 +198,9 @@ async def _exchange(
     response = await transport.handle_async_request(_request(url, address, connect_timeout))
     try:
         _check_head(response, url)
-        body = await _read(response.aiter_raw(), response.headers.get("content-encoding"))
+        # The stream itself, as it came: a transport for tests may have read the response already.
+        chunks = cast("AsyncIterable[bytes]", response.stream)
+        body = await _read(chunks, response.headers.get("content-encoding"))
         return Answer(body, max_age(response.headers.get("cache-control"), response.headers.get("age")), zone)
     finally:
         await response.aclose()
