@@ -63,7 +63,8 @@ class Provider:
         self._monotonic = clock.monotonic
         self._on_keys_removed = on_keys_removed
         self._discovery_urls = well_known_urls(issuer) if discovery_url is None else (discovery_url,)
-        self._own_hosts = frozenset(parse_url(url).host for url in (issuer, *self._discovery_urls))
+        configured = (issuer, *self._discovery_urls, *([] if jwks_uri is None else [jwks_uri]))
+        self._own_hosts = frozenset(parse_url(url).host for url in configured)
         self._next_look = -math.inf
         self._looks = 0
         # What came from another address is not shared, though it be the same issuer.
