@@ -44,6 +44,7 @@ const RESOURCES = {
   },
   [`${AUDIENCE}/opaque`]: { accessTokenFormat: 'opaque' },
   [`${AUDIENCE}/short`]: { ...signed('ES256'), accessTokenTTL: 2 },
+  [`${AUDIENCE}/long`]: { ...signed('ES256'), accessTokenTTL: 7 * 24 * 3600 },
   'https://other.example/': { ...signed('RS256'), audience: 'https://other.example/' },
 };
 

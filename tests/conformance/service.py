@@ -20,7 +20,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from oidc_middleware import OIDCMiddleware, Rule
+from oidc_middleware import OIDC, OIDCMiddleware, Rule
+from oidc_middleware.clock import Clock
 
 from .stranger import AUDIENCE
 
@@ -85,9 +86,10 @@ def routes() -> list[Route | WebSocketRoute | Mount]:
     ]
 
 
-def protected_app(**settings: Any) -> Starlette:
+def protected_app(clock: Clock | None = None, **settings: Any) -> Starlette:
     """Return the service behind the middleware; `settings` replace what is usual here, None leaves a setting out.
 
+    With a `clock`, that is what time it is for the middleware; everybody else has the machine's.
     The provider's host is an address of this machine, so plain http needs no permission.
     """
     usual: dict[str, Any] = {
@@ -99,7 +101,10 @@ def protected_app(**settings: Any) -> Starlette:
     }
     app = Starlette(routes=routes())
     chosen = {name: value for name, value in (usual | settings).items() if value is not None}
-    app.add_middleware(OIDCMiddleware, **chosen)
+    if clock is None:
+        app.add_middleware(OIDCMiddleware, **chosen)
+    else:
+        app.add_middleware(OIDCMiddleware, oidc=OIDC(clock=clock, **chosen))
     return app
 
 

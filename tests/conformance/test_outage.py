@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from oidc_middleware import Issuer
+from oidc_middleware.testing import ManualClock
 
 from .answers import assert_token_refused, assert_unavailable
 from .conftest import Serve
@@ -16,6 +17,7 @@ from .stranger import AUDIENCE, Stranger
 
 OTHER_AUDIENCE = "https://other.example/"
 RECOVERY_SECONDS = 60
+HOUR = 3600
 
 
 def ask_until_accepted(served: Served, token: str) -> httpx2.Response:
@@ -39,6 +41,19 @@ def test_provider_gone_after_its_keys_were_seen(own_stranger: Stranger, serve: S
     own_stranger.stop()
     for token in (known, *unseen):
         assert served.get("/who", token).status_code == httpx2.codes.OK
+
+
+def test_provider_gone_for_longer_than_keys_are_trusted(own_stranger: Stranger, serve: Serve) -> None:
+    """J-stale-forever: keys serve for a day past their freshness, which is twelve hours at most; then 503."""
+    clock = ManualClock()
+    served = serve(issuer=own_stranger.issuer, clock=clock, leeway=60)
+    tokens = [own_stranger.client_credentials("long") for _ in range(3)]
+    assert served.get("/who", tokens[0]).status_code == httpx2.codes.OK
+    own_stranger.stop()
+    clock.advance(24 * HOUR)
+    assert served.get("/who", tokens[1]).status_code == httpx2.codes.OK
+    clock.advance(12 * HOUR)
+    assert_unavailable(served.get("/who", tokens[2]))
 
 
 def test_cold_start_without_the_provider(own_stranger: Stranger, serve: Serve) -> None:

@@ -12,6 +12,8 @@ import httpx2
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from oidc_middleware.testing import ManualClock
+
 from .answers import assert_token_refused
 from .conftest import Serve
 from .service import Served
@@ -19,6 +21,7 @@ from .stranger import AUDIENCE, Stranger
 
 JWKS = "/jwks"
 DISCOVERY = "/.well-known/openid-configuration"
+COOL_DOWN_SECONDS = 30
 BURST = 100
 FORGED = 40
 
@@ -72,6 +75,25 @@ def test_replaced_key_is_refused_once_the_new_one_was_seen(own_stranger: Strange
     assert served.get("/who", own_stranger.client_credentials()).status_code == httpx2.codes.OK
     for token in (known, unseen):
         assert_token_refused(served.get("/who", token), token)
+
+
+def test_second_rotation_is_seen_after_the_cool_down(own_stranger: Stranger, serve: Serve) -> None:
+    """A provider that rotates again at once is looked at again after 30 seconds, and not before."""
+    clock = ManualClock()
+    # The middleware's time stands still while the provider's goes on, so tokens come from its future.
+    served = serve(issuer=own_stranger.issuer, clock=clock, leeway=60)
+    for generation, fetches in (("first", 1), ("second", 2)):
+        own_stranger.publish(generation)
+        assert served.get("/who", own_stranger.client_credentials()).status_code == httpx2.codes.OK
+        assert own_stranger.requests()[JWKS] == fetches
+    own_stranger.publish("third", "second")
+    token = own_stranger.client_credentials()
+    clock.advance(COOL_DOWN_SECONDS - 1)
+    assert_token_refused(served.get("/who", token), token)
+    assert own_stranger.requests()[JWKS] == 2
+    clock.advance(2)
+    assert served.get("/who", token).status_code == httpx2.codes.OK
+    assert own_stranger.requests()[JWKS] == 3
 
 
 def test_rotation_while_requests_run(own_stranger: Stranger, serve: Serve) -> None:
