@@ -24,7 +24,7 @@ from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring import OIDC, SCOPE_KEY
 
-logger = logging.getLogger("oidc_middleware")
+logger: logging.Logger = logging.getLogger("oidc_middleware")
 
 _IDENTITY = Access.IDENTITY
 _NOT_DECIDED = Decision(Access.REFUSED, (), None, "")
@@ -51,7 +51,7 @@ class OIDCMiddleware:
         self.app = app
         self._config_error: ConfigError | None = None
         try:
-            self.oidc = _service(settings, oidc, keywords)
+            self.oidc: OIDC = _service(settings, oidc, keywords)
         except ConfigError as error:
             self._config_error = error
             self._decisions = DecisionMemo(self._refuse_everything)

@@ -50,11 +50,11 @@ class Known:
     __slots__ = ("credentials", "deadline", "generation", "principal", "value")
 
     def __init__(self, value: bytes, deadline: float, generation: int, principal: Principal) -> None:
-        self.value = value
-        self.deadline = deadline
-        self.generation = generation
-        self.principal = principal
-        self.credentials = Credentials(principal)
+        self.value: bytes = value
+        self.deadline: float = deadline
+        self.generation: int = generation
+        self.principal: Principal = principal
+        self.credentials: Credentials = Credentials(principal)
 
 
 class KnownTokens:

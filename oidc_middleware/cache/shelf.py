@@ -21,8 +21,7 @@ OVERHEAD = 384
 _MAX_HITS = 3
 # Of the room, one part in so many is for entries that have yet to show that they are asked for again.
 _PROBATION = 10
-# Entries that a `put` looks at: in search of expired ones, and of one in the main lane that nobody asked for.
-_SWEPT = 2
+# Entries that a `put` looks at in search of one that nobody asked for.
 _CHANCES = 64
 
 
@@ -39,7 +38,7 @@ class Shelf(Generic[V]):
     """
 
     def __init__(self, clock: Clock, limits: Limits | None, negative: Limits | None = None, stale: float = 0.0) -> None:
-        self.life = math.inf
+        self.life: float = math.inf
         """How long an entry may live here at most, in seconds."""
         self._now = clock.now
         self._limits = limits
@@ -51,6 +50,7 @@ class Shelf(Generic[V]):
         self._hand = 0
         self._misses = self._sets = self._evicted = self._expired = self._refused = 0
         self._closed = False
+        self.peek: Callable[[bytes], V | None]
         self.peek, self._hits = self._build_peek()
 
     def _build_peek(self) -> tuple[Callable[[bytes], V | None], Callable[[], int]]:
@@ -112,14 +112,16 @@ class Shelf(Generic[V]):
         self._sweep(now)
         negative = negative and self._negative is not None
         limits = self._negative if negative else self._limits
-        if now >= end or (limits is not None and self._is_too_large(size, limits)):
+        if now >= end or (limits is not None and size > limits.max_entry_bytes):
+            self._refused += now < end
             self.delete(key)
             return False
         self._sets += 1
         self._store(key, value, end, size, negative=negative)
-        if limits is not None:
+        if limits is not None and self._is_full(limits, negative=negative):
             (self._make_negative_room if negative else self._make_room)(limits, now)
-        return key in self._index
+            return key in self._index
+        return True
 
     def delete(self, key: bytes) -> bool:
         """Delete the entry; tell whether there was one that had not ended."""
@@ -159,12 +161,6 @@ class Shelf(Generic[V]):
             bytes=sum(self._slots.totals),
         )
 
-    def _is_too_large(self, size: int, limits: Limits) -> bool:
-        if size <= limits.max_entry_bytes:
-            return False
-        self._refused += 1
-        return True
-
     def _store(self, key: bytes, value: V, end: float, size: int, *, negative: bool) -> None:
         slots, row = self._slots, self._index.get(key)
         if row is not None:
@@ -177,34 +173,44 @@ class Shelf(Generic[V]):
 
     # ------------------------------------------------------------------------------------------------------------- room
 
-    def _make_negative_room(self, limits: Limits, now: float) -> None:
-        slots = self._slots
-        while slots.counts[NEGATIVE] > limits.max_entries or slots.totals[NEGATIVE] > limits.max_bytes:
-            self._evict(slots.oldest(NEGATIVE), now)
-
-    def _make_room(self, limits: Limits, now: float) -> None:
+    def _is_full(self, limits: Limits, *, negative: bool = False) -> bool:
         counts, totals = self._slots.counts, self._slots.totals
-        while (
-            counts[SMALL] * _PROBATION > limits.max_entries or totals[SMALL] * _PROBATION > limits.max_bytes
-        ) and counts[SMALL] > 1:
-            self._judge(limits, now)
-        while self._is_full(limits):
-            self._evict(self._victim(now), now)
-
-    def _is_full(self, limits: Limits) -> bool:
-        counts, totals = self._slots.counts, self._slots.totals
+        if negative:
+            return counts[NEGATIVE] > limits.max_entries or totals[NEGATIVE] > limits.max_bytes
         return counts[SMALL] + counts[MAIN] > limits.max_entries or totals[SMALL] + totals[MAIN] > limits.max_bytes
 
-    def _judge(self, limits: Limits, now: float) -> None:
-        """Take the oldest entry out of the small lane: into the main lane if it was asked for or there is room."""
+    def _make_negative_room(self, limits: Limits, now: float) -> None:
+        while self._is_full(limits, negative=True):
+            self._evict(self._slots.oldest(NEGATIVE), now)
+
+    def _make_room(self, limits: Limits, now: float) -> None:
+        """Evict from the small lane as long as it has more than its part, else from the main lane.
+
+        Moves between the lanes free nothing; after so many of them somebody goes who was asked for.
+        """
+        chances = _CHANCES
+        while self._is_full(limits):
+            if chances and self._is_over_its_part(limits):
+                chances -= 1
+                self._judge(now)
+            else:
+                self._evict(self._victim(now), now)
+
+    def _is_over_its_part(self, limits: Limits) -> bool:
+        """Tell whether the small lane holds more than its part, and anything beside the newcomer."""
+        count, total = self._slots.counts[SMALL], self._slots.totals[SMALL]
+        return count > 1 and (count * _PROBATION > limits.max_entries or total * _PROBATION > limits.max_bytes)
+
+    def _judge(self, now: float) -> None:
+        """Take the oldest entry out of the small lane: into the main lane if it was asked for, else away."""
         slots = self._slots
         row = slots.oldest(SMALL)
-        if slots.hits[row] or not self._is_full(limits):
+        if slots.hits[row]:
             slots.hits[row] = 0
             slots.move(row, MAIN)
             return
         if now < slots.ends[row]:
-            self._evicted_keys.add(slots.keys[row], keep=slots.counts[MAIN])
+            self._evicted_keys.add(slots.keys[row], keep=slots.counts[MAIN] + slots.counts[SMALL])
         self._evict(row, now)
 
     def _victim(self, now: float) -> int:
@@ -244,13 +250,13 @@ class Shelf(Generic[V]):
             self._remove(row)
 
     def _sweep(self, now: float) -> None:
-        """Look at the next few rows: the hand passes all of them before they double, and never holds the loop."""
+        """Look at the next row: the hand passes all of them before they double, and never holds the loop."""
         ends = self._slots.ends
-        for _ in range(_SWEPT):
-            self._hand = row = (self._hand + 1) % len(ends)
-            if now >= ends[row] + self._stale:
-                self._expired += 1
-                self._remove(row)
+        row = self._hand + 1
+        self._hand = row = row if row < len(ends) else 0
+        if now >= ends[row] + self._stale:
+            self._expired += 1
+            self._remove(row)
 
 
 class _EvictedKeys:
