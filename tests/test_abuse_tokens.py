@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+
 from abuse.door import Door
 from abuse.signing import Signer, good_claims
 from abuse.token_cases import CASES, Case

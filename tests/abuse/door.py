@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -25,7 +25,7 @@ class Answer:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    seen: dict[str, Any] | None = None
+    seen: MutableMapping[str, Any] | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -52,12 +52,15 @@ class Door:
     def __init__(self, jwks: bytes, **settings: Any) -> None:
         self.clock = ManualClock(NOW)
         self.calls = 0
-        defaults = {"issuer": ISSUER, "audience": AUDIENCE, "token_type": "at+jwt", "leeway": 0}
+        defaults: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE, "token_type": "at+jwt", "leeway": 0}
         self.oidc = OIDC(clock=self.clock, transport=issuer_transport(jwks), **(defaults | settings))
         self.app = OIDCMiddleware(self._app, oidc=self.oidc)
 
     async def _app(
-        self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
     ) -> None:
         self.calls += 1
         self.seen = scope
@@ -97,7 +100,7 @@ class Door:
         async def send(message: Any) -> None:
             answer.messages.append(message)
 
-        async def receive() -> Mapping[str, Any]:
+        async def receive() -> MutableMapping[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         await self.app(asked, receive, send)

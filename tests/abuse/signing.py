@@ -81,7 +81,7 @@ class Signer:
 
     def sign(self, alg: str, data: bytes, key: Any = None) -> bytes:
         if alg == "RS256":
-            return (key or self.rsa).sign(data, padding.PKCS1v15(), hashes.SHA256())  # type: ignore[no-any-return]
+            return (key or self.rsa).sign(data, padding.PKCS1v15(), hashes.SHA256())
         if alg == "PS256":
             pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
             return self.rsa.sign(data, pss, hashes.SHA256())
