@@ -233,26 +233,22 @@ async def test_an_endless_answer_takes_no_memory() -> None:
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308, 304])
-async def test_no_redirect_is_followed(code: int) -> None:
+async def test_no_redirect_is_followed(code: int, served_issuer: FakeIssuer) -> None:
     """RP-x-jwks-redirect, RP-x-discovery-redirect: the target gets no request."""
-    issuer, other = FakeIssuer(algorithms=("ES256",)), FakeIssuer(algorithms=("ES256",))
-    async with issuer.serve(), other.serve():
-        issuer.fault("jwks", faults.redirect(other.endpoint("jwks"), code))
-        error = await refused(HTTPDoor(), issuer.endpoint("jwks"))
+    served_issuer.fault("jwks", faults.redirect(served_issuer.endpoint("discovery"), code), 1)
+    error = await refused(HTTPDoor(), served_issuer.endpoint("jwks"))
     assert type(error) is ProviderInvalid
     assert "redirect" in error.detail
-    assert other.requests == {}
+    assert served_issuer.requests["discovery"] == 0
 
 
 @pytest.mark.parametrize("code", [201, 204, 400, 404, 429, 500, 503])
-async def test_an_error_answer_is_told_with_its_status(code: int) -> None:
-    issuer = FakeIssuer(algorithms=("ES256",))
-    async with issuer.serve():
-        issuer.fault("jwks", faults.status(code))
-        error = await refused(HTTPDoor(), issuer.endpoint("jwks"))
+async def test_an_error_answer_is_told_with_its_status(code: int, served_issuer: FakeIssuer) -> None:
+    served_issuer.fault("jwks", faults.status(code), 1)
+    error = await refused(HTTPDoor(), served_issuer.endpoint("jwks"))
     assert isinstance(error, ErrorStatus)
     assert error.answered == code
-    assert issuer.endpoint("jwks") in error.detail
+    assert served_issuer.endpoint("jwks") in error.detail
 
 
 @pytest.mark.parametrize(
@@ -420,6 +416,16 @@ async def test_the_connection_goes_to_the_address_that_was_checked(authority: tr
         assert resolver.asked == ["issuer.test"]
         error = await refused(door, f"https://issuer.test:{port}/jwks")
     assert type(error) is ProviderInvalid
+
+
+async def test_what_answered_counts_and_not_what_else_the_name_has() -> None:
+    """A name with one address inside gives its documents no reach further inside than the address they came from."""
+    async with answering(raw("Content-Type: application/json")) as port:
+        door = HTTPDoor(allow_http=True, resolve=Resolver(["127.0.0.1", "10.0.0.1"]))
+        assert (await door.get(f"http://issuer.test:{port}", Zone.LOOPBACK)).zone is Zone.LOOPBACK
+        door = HTTPDoor(resolve=Resolver(["127.0.0.1", "10.0.0.1"]))
+        error = await refused(door, f"http://localhost:{port}")
+    assert "http is for loopback only" in error.detail
 
 
 async def test_a_dead_address_is_passed_over() -> None:

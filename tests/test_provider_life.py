@@ -285,6 +285,19 @@ async def test_other_metadata_replace_the_old_ones_only_when_they_are_whole(benc
         assert await bench.provider.metadata() == before
 
 
+async def test_keys_on_another_host_are_warned_about_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """J-ssrf-origin: some issuers do so (Google), and nothing but GETs goes there."""
+    bench.issuer.metadata_overrides["jwks_uri"] = "https://keys.example/jwks"
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable):
+            await bench.find()
+        bench.clock.advance(10 * MINUTE)
+    warnings = [record.getMessage() for record in caplog.records if "another host" in record.getMessage()]
+    assert warnings == [
+        "keys of https://issuer.example lie on another host, as it says itself: https://keys.example/jwks"
+    ]
+
+
 async def test_new_metadata_make_the_keys_of_the_old_ones_expire(bench: Bench) -> None:
     bench.issuer.cache_control["jwks"] = "max-age=43200"
     await bench.find()

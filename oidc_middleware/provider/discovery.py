@@ -12,7 +12,7 @@ from oidc_middleware.provider.http import Answer, ErrorStatus, HTTPDoor
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """Metadata, and the zone of the host that they came from: they may name hosts as far inside, and none further."""
+    """Metadata, and the zone of the address that they came from: they may name hosts that far inside, none further."""
 
     metadata: Metadata
     zone: Zone

@@ -37,7 +37,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A good answer. `max_age` is as in `freshness.max_age`; `zone` is where the host that gave it lies."""
+    """A good answer. `max_age` is as in `freshness.max_age`; `zone` is where the address that gave it lies."""
 
     body: bytes
     max_age: float | None
@@ -121,11 +121,12 @@ class HTTPDoor:
             _check_reach(zone, reach)
             return await _exchange(self._transport, url, zone)
         addresses = (await self._addresses(parts))[:_MAX_ADDRESSES]
-        zone = max(zone_of(address) for address in addresses)
-        _check_reach(zone, reach)
-        if parts.scheme == "http" and not self.allow_http and zone is not Zone.LOOPBACK:
-            raise ValueError("http is for loopback only, and this host lies elsewhere")
-        return await self._connect_to_first(addresses, url, zone)
+        for address in addresses:
+            zone = zone_of(address)
+            _check_reach(zone, reach)
+            if parts.scheme == "http" and not self.allow_http and zone is not Zone.LOOPBACK:
+                raise ValueError("http is for loopback only, and this host lies elsewhere")
+        return await self._connect_to_first(addresses, url)
 
     async def _addresses(self, url: URL) -> Sequence[str]:
         if zone_of_literal(url.host) is not None:
@@ -135,7 +136,7 @@ class HTTPDoor:
             raise OSError("the host has no address")
         return addresses
 
-    async def _connect_to_first(self, addresses: Sequence[str], url: str, zone: Zone) -> Answer:
+    async def _connect_to_first(self, addresses: Sequence[str], url: str) -> Answer:
         """Ask the first of the addresses that can be connected to.
 
         Raises:
@@ -149,10 +150,10 @@ class HTTPDoor:
         ) as transport:
             for address in addresses[:-1]:
                 try:
-                    return await _exchange(transport, url, zone, address, _CONNECT_TIMEOUT)
+                    return await _exchange(transport, url, zone_of(address), address, _CONNECT_TIMEOUT)
                 except (httpx2.ConnectError, httpx2.ConnectTimeout):
                     continue
-            return await _exchange(transport, url, zone, addresses[-1])
+            return await _exchange(transport, url, zone_of(addresses[-1]), addresses[-1])
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -167,7 +168,7 @@ class HTTPDoor:
 
 
 def _check_reach(zone: Zone, reach: Zone) -> None:
-    if zone is Zone.FORBIDDEN or zone > reach:
+    if zone > reach or zone is Zone.FORBIDDEN:
         raise ValueError(f"its address is {zone.name.lower()}, which whoever named it may not reach")
 
 

@@ -166,8 +166,12 @@ class Provider:
     def _metadata_replaced(self, old: Discovered | None, new: Discovered) -> None:
         if old is not None and old.metadata != new.metadata:
             _log.warning("metadata of %s changed: %s", self.issuer, new.metadata)
-            if old.metadata.jwks_uri != new.metadata.jwks_uri:
-                self._keys.expire()
+        jwks_uri = new.metadata.jwks_uri
+        if old is not None and old.metadata.jwks_uri == jwks_uri:
+            return
+        if parse_url(jwks_uri).host not in self._own_hosts:
+            _log.warning("keys of %s lie on another host, as it says itself: %s", self.issuer, jwks_uri)
+        self._keys.expire()
 
     async def _fetch_keys(self) -> Answer:
         if self._jwks_uri is not None:
