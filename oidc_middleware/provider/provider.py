@@ -171,7 +171,8 @@ class Provider:
             return
         if parse_url(jwks_uri).host not in self._own_hosts:
             _log.warning("keys of %s lie on another host, as it says itself: %s", self.issuer, jwks_uri)
-        self._keys.expire()
+        if old is not None:
+            self._keys.expire()
 
     async def _fetch_keys(self) -> Answer:
         if self._jwks_uri is not None:
