@@ -224,5 +224,6 @@ def _subprotocol(scope: Scope, value: bytes | None) -> bytes | None:
         token = bearer.subprotocol_token(scope["headers"])
     except MissingToken:
         return value
+    bearer.check_query(scope.get("query_string", b""))
     scope["subprotocols"] = [name for name in scope.get("subprotocols", ()) if not name.startswith("bearer.")]
     return b"Bearer " + token

@@ -13,7 +13,7 @@ from oidc_middleware.core import bearer, verify
 from oidc_middleware.core.keys import Key, KeySet
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.core.verify import Expected, Unverified
-from oidc_middleware.errors import BadSignature, ClaimError
+from oidc_middleware.errors import ClaimError
 
 _MAX_KNOWN_HEADERS = 256
 
@@ -24,8 +24,10 @@ class KeySource(Protocol):
     def peek_keys(self) -> KeySet | None:
         """Return the keys in memory, None when there are none."""
 
-    async def find_keys(self, kid: str | None, alg: str) -> tuple[Key, ...]:
+    async def find_keys(self, kid: str | None, alg: str, tried: tuple[Key, ...]) -> tuple[Key, ...]:
         """Return the keys that may be meant, none when the issuer has none such; may wait for the issuer.
+
+        `tried` are keys from memory that did not verify the token: perhaps the issuer has newer ones.
 
         Raises:
             ProviderError: there are no keys at all and the issuer cannot be asked.
@@ -66,12 +68,17 @@ class Authenticator:
         unverified = verify.read(token, self._known_headers)
         issuer = self._issuer_of(unverified)
         deadline = verify.check(unverified, issuer.expected, self._now())
-        if not _signed_by_known_key(unverified, issuer.keys.peek_keys()):
-            jws = unverified.jws
-            verify.check_signature(unverified, await issuer.keys.find_keys(jws.kid, jws.algorithm))
+        jws = unverified.jws
+        keys = issuer.keys.peek_keys()
+        candidates = keys.find(jws.kid, jws.algorithm) if keys is not None else ()
+        if not verify.is_signed_by(unverified, candidates):
+            candidates = await issuer.keys.find_keys(jws.kid, jws.algorithm, candidates)
+            verify.check_signature(unverified, candidates)
             deadline = verify.check(unverified, issuer.expected, self._now())  # time went by while the issuer was asked
         # No await from here on: what is stored was true under the generation that it carries.
-        known = Known(value, deadline, self._generation.value, Principal(unverified.jws.payload, token))
+        known = Known(
+            value, self._known.until(deadline), self._generation.value, Principal(unverified.jws.payload, token)
+        )
         self._known.remember(known, token, unverified.jws.payload)
         self._remember_header(token, unverified)
         return known
@@ -87,21 +94,3 @@ class Authenticator:
         if len(self._known_headers) >= _MAX_KNOWN_HEADERS:
             self._known_headers.clear()
         self._known_headers[token.partition(b".")[0]] = verified.jws.header
-
-
-def _signed_by_known_key(token: Unverified, keys: KeySet | None) -> bool:
-    """Tell whether a key in memory made the signature; False: the issuer may have a newer one.
-
-    Raises:
-        BadSignature: the key that the token names did not make it.
-    """
-    candidates = keys.find(token.jws.kid, token.jws.algorithm) if keys else ()
-    if not candidates:
-        return False
-    try:
-        verify.check_signature(token, candidates)
-    except BadSignature:
-        if token.jws.kid is not None:
-            raise
-        return False  # without a `kid` nothing but a new look at the issuer's keys tells a rotation from a forgery
-    return True

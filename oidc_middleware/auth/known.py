@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from hashlib import sha256
 from itertools import count
@@ -20,7 +21,7 @@ _TAIL = 32
 _ADMIT_EVERY = 16
 
 TokenRecord = tuple[float, int, bytes]
-"""Deadline (Unix time in seconds), generation and verified payload: atoms, which the garbage collector never walks."""
+"""End (see `KnownTokens.until`), generation and verified payload: atoms, which the garbage collector never walks."""
 
 
 # A record without its payload: a tuple of three, a float, a small integer and the head of a bytes object.
@@ -44,14 +45,14 @@ class Credentials:
 class Known:
     """One verified token, ready to be put into a request.
 
-    `value` is the `Authorization` header that brought it, `deadline` is Unix time in seconds.
+    `value` is the `Authorization` header that brought it, `until` is Unix time in seconds.
     """
 
-    __slots__ = ("credentials", "deadline", "generation", "principal", "value")
+    __slots__ = ("credentials", "generation", "principal", "until", "value")
 
-    def __init__(self, value: bytes, deadline: float, generation: int, principal: Principal) -> None:
+    def __init__(self, value: bytes, until: float, generation: int, principal: Principal) -> None:
         self.value: bytes = value
-        self.deadline: float = deadline
+        self.until: float = until
         self.generation: int = generation
         self.principal: Principal = principal
         self.credentials: Credentials = Credentials(principal)
@@ -66,6 +67,7 @@ class KnownTokens:
 
     def __init__(self, cache: TypedCache[TokenRecord], generation: Generation, clock: Clock) -> None:
         self._cache = cache
+        self._recheck_after = math.inf if cache.kind.l1_life is None else cache.kind.l1_life
         self._generation = generation
         self._now = clock.now
         self._hot: dict[bytes, Known] = {}
@@ -82,10 +84,17 @@ class KnownTokens:
             known is not None
             and known.value == value
             and known.generation == self._generation.value
-            and self._now() < known.deadline
+            and self._now() < known.until
         ):
             return known
         return self._from_cache(value) if value[:7] == b"Bearer " else None
+
+    def until(self, deadline: float) -> float:
+        """Return until when a token with this deadline is known: then it is verified anew, for its key may be too old.
+
+        A withdrawn key moves the generation; but keys also end because the issuer could not be asked for long.
+        """
+        return min(deadline, self._now() + self._recheck_after)
 
     def _from_cache(self, value: bytes) -> Known | None:
         token = value[7:]
@@ -99,8 +108,8 @@ class KnownTokens:
 
     def remember(self, known: Known, token: bytes, payload: bytes) -> None:
         """Keep a verdict. The caller must not have awaited since it read the generation that `known` carries."""
-        record = (known.deadline, known.generation, payload)
-        self._cache.put(sha256(token).digest(), record, known.deadline, len(payload) + _RECORD_BYTES)
+        record = (known.until, known.generation, payload)
+        self._cache.put(sha256(token).digest(), record, known.until, len(payload) + _RECORD_BYTES)
         self._admit(known)
 
     def _admit(self, known: Known) -> None:

@@ -81,6 +81,7 @@ def check(token: Unverified, expected: Expected, now: float) -> float:
     header, claims = token.jws.header, token.claims
     jws.check_header(header, expected.algorithms)
     rules.check_issuer(claims, expected.issuer)
+    rules.check_texts(claims)
     matched = rules.check_audience(claims, expected.audience_claim, expected.audiences)
     if expected.token_type == "at+jwt":  # noqa: S105  a token type, no secret
         token_type.check_strict(header)
@@ -88,14 +89,22 @@ def check(token: Unverified, expected: Expected, now: float) -> float:
         token_type.check_auto(header, claims, matched, expected.client_ids)
     deadline = rules.check_lifetime(claims, now, expected.leeway, expected.max_token_life)
     rules.check_subject(claims)
-    rules.check_texts(claims)
     rules.check_unbound(claims)
     rules.check_scopes(claims)
     return deadline
 
 
-def check_signature(token: Unverified, keys: tuple[Key, ...]) -> Key:
-    """Return the key whose signature it is; `keys` are those that its header may mean.
+def is_signed_by(token: Unverified, keys: tuple[Key, ...]) -> bool:
+    """Tell whether one of `keys`, those that the header may mean, made the signature (RFC 7515 §5.2 step 8)."""
+    parts = token.jws
+    for key in keys:  # a loop, for there is nearly always one
+        if signature.verify(parts.algorithm, key.public_key, parts.signing_input, parts.signature):
+            return True
+    return False
+
+
+def check_signature(token: Unverified, keys: tuple[Key, ...]) -> None:
+    """Check that one of `keys`, those that the header may mean, made the signature.
 
     Raises:
         UnknownKey: there are none.
@@ -103,10 +112,7 @@ def check_signature(token: Unverified, keys: tuple[Key, ...]) -> Key:
 
     Source: RFC 7515 §5.2 step 8.
     """
-    parts = token.jws
-    for key in keys:
-        if signature.verify(parts.algorithm, key.public_key, parts.signing_input, parts.signature):
-            return key
-    if keys:
+    if not keys:
+        raise UnknownKey("no key of the issuer fits kid and alg")
+    if not is_signed_by(token, keys):
         raise BadSignature("no key of the issuer made it")
-    raise UnknownKey("no key of the issuer fits kid and alg")
