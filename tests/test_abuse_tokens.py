@@ -112,4 +112,4 @@ async def test_a_leaked_private_key_warns_loudly_once(signer: Signer, caplog: py
     door = Door(json.dumps({"keys": [signer.rsa_jwk(d="AQEBAQEBAQEBAQ")]}).encode())
     assert (await door.ask(token=signer.token())).status == 200
     assert (await door.ask(token=signer.token(claims=good_claims(jti="t-2")))).status == 200
-    assert [record.levelname for record in caplog.records if "private part" in record.getMessage()] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if "private part" in record.getMessage()] == ["CRITICAL"]

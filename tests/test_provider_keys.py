@@ -225,10 +225,8 @@ async def test_metadata_of_another_issuer_are_refused(bench: Bench, issuer: str 
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(faults.body(b'{"keys": []}'), id="RP-x-jwks-empty"),
         pytest.param(faults.body(b'{"keys": {}}'), id="keys-not-a-list"),
         pytest.param(faults.body(b"[]"), id="not-an-object"),
-        pytest.param(faults.body(b'{"keys": [{"kty": "oct", "k": "AAAA", "alg": "HS256"}]}'), id="J-oct"),
         pytest.param(faults.garbage(), id="cut"),
         pytest.param(faults.body(b"[" * 100_000), id="D-json-depth-jwks"),
         pytest.param(faults.content_type("text/html"), id="RP-x-jwks-html"),
@@ -241,6 +239,22 @@ async def test_keys_that_cannot_be_used_are_no_keys(bench: Bench, fault: faults.
     with pytest.raises(ProviderInvalid):
         await bench.find()
     assert not bench.provider.ready
+
+
+@pytest.mark.parametrize(
+    "keys", [b"[]", b'[{"kty": "oct", "k": "AAAA", "alg": "HS256"}]'], ids=["RP-x-jwks-empty", "J-oct"]
+)
+async def test_an_issuer_without_a_key_of_use_is_believed_until_it_has_one(
+    bench: Bench, keys: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its tokens are refused, not put off: it answered, and what it said is that nobody can have signed them."""
+    bench.issuer.fault("jwks", faults.body(b'{"keys": ' + keys + b"}"))
+    assert await bench.find() == ()
+    assert not bench.provider.ready
+    assert "no token is accepted" in caplog.text
+    bench.issuer.heal()
+    assert len(await bench.find()) == 1
+    assert bench.provider.ready
 
 
 async def test_a_bad_key_beside_a_good_one_harms_nobody(bench: Bench) -> None:
@@ -339,9 +353,19 @@ async def test_a_kid_that_was_unknown_is_known_once_it_is_published(bench: Bench
 async def test_a_token_without_kid_gets_a_new_look_once_in_a_cool_down(bench: Bench) -> None:
     (old,) = await bench.find()
     new = bench.issuer.rotate("replace")
-    answers = [await bench.provider.find_keys(None, "ES256") for _ in range(10)]
+    answers = [await bench.provider.find_keys(None, "ES256", (old,)) for _ in range(10)]
     assert {keys[0].kid for keys in answers} == {new.kid}
     assert old.kid != new.kid
+    assert bench.fetches[1] == 2
+
+
+async def test_a_kid_that_was_given_to_another_key_gets_a_new_look_once_in_a_cool_down(bench: Bench) -> None:
+    (old,) = await bench.find()
+    bench.issuer.rotate("replace")
+    bench.issuer.keys.corrupt(bench.issuer.keys.current(), kid=old.kid)
+    answers = [await bench.provider.find_keys(old.kid, "ES256", (old,)) for _ in range(10)]
+    assert {keys[0].kid for keys in answers} == {old.kid}
+    assert {keys[0].thumbprint for keys in answers} != {old.thumbprint}
     assert bench.fetches[1] == 2
 
 

@@ -50,7 +50,7 @@ class Key:
     kid: str | None
     algorithms: frozenset[str]
     thumbprint: bytes
-    public_key: Any = field(repr=False)
+    public_key: Any = field(repr=False, compare=False)
 
 
 class KeySet:

@@ -141,6 +141,12 @@ class Document(Generic[V]):
             await asyncio.wait((task,))  # it waited for one of those flights
 
     @property
+    def usable(self) -> V | None:
+        """The version in memory, be it fresh or not, as long as it may be served while the issuer fails."""
+        held = self._held
+        return None if held is None or self._monotonic() >= held.usable_until else held.value
+
+    @property
     def may_renew(self) -> bool:
         """Whether `renew` would ask the issuer: it did not fail a moment ago."""
         return self._monotonic() >= self._backoff.retry_at

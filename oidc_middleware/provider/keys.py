@@ -9,17 +9,17 @@ from oidc_middleware.core.keys import KeySet, parse_jwks
 _log = logging.getLogger("oidc_middleware.provider")
 
 
-def read_keys(document: bytes, algorithms: frozenset[str]) -> KeySet:
-    """Read a JWKS document that must hold a key of use.
+def read_keys(document: bytes, algorithms: frozenset[str], held: KeySet | None) -> KeySet:
+    """Read a JWKS document that is to take the place of `held`.
 
-    A set without one would refuse every token. An issuer publishes such a set by mistake, while it starts, and never
-    for long; so it counts as a failure, and the keys from before remain until they are too old.
+    A set without a key of use refuses every token. An issuer publishes one by mistake, while it starts, and never for
+    long; so it replaces no keys, which remain until they are too old. Where there are none, it is what the issuer says.
 
     Raises:
-        ValueError: the document is no JWKS, or no key in it can be used.
+        ValueError: the document is no JWKS, or it would leave us without a key.
     """
     keys = parse_jwks(document, algorithms)
-    if not keys:
+    if held and not keys:
         raise ValueError("no key in it can be used: " + ("; ".join(keys.skipped[:5]) or "it is empty"))
     return keys
 
@@ -37,5 +37,7 @@ def log_faults(issuer: str, old: KeySet | None, new: KeySet) -> None:
     """Log what is wrong with the keys, once as long as it stays the same."""
     if new.warnings and (old is None or old.warnings != new.warnings):
         _log.critical("keys of %s: %s", issuer, "; ".join(new.warnings))
+    if not new:
+        _log.error("keys of %s: there is none that can be used, so no token is accepted", issuer)
     if new.skipped and (old is None or old.skipped != new.skipped):
         _log.info("keys of %s: left out %s", issuer, "; ".join(new.skipped))

@@ -86,20 +86,20 @@ class Provider:
         self.peek_keys: Callable[[], KeySet | None] = self._keys.peek
         """Return the keys in memory that may be used without asking the issuer; None: `find_keys` has to."""
 
-    async def find_keys(self, kid: str | None, alg: str) -> tuple[Key, ...]:
+    async def find_keys(self, kid: str | None, alg: str, tried: tuple[Key, ...] = ()) -> tuple[Key, ...]:
         """Return the keys that a header with this `kid` and `alg` may mean, for whom `peek_keys` has not enough.
 
-        Waits for the issuer where there are no keys, and once per cool-down where none fits: it may have a new one.
+        `tried` are keys that did not verify the token. Waits for the issuer where there are no keys, and once per
+        cool-down where none but those fits: it may have a new one, be it under an old name.
 
         Raises:
             ProviderError: there are no keys that may be used, and the issuer gives none.
             BackendUnavailable: the service stops.
         """
         fetches = self._keys.fetches
-        keys = await self._keys.get()
-        found = keys.find(kid, alg)
-        # Without a kid, whoever asks has tried all that fit. What was fetched meanwhile is as new as it gets.
-        if (found and kid is not None) or self._keys.fetches > fetches or not self._may_look():
+        found = (await self._keys.get()).find(kid, alg)
+        # What was fetched meanwhile is as new as it gets.
+        if any(key not in tried for key in found) or self._keys.fetches > fetches or not self._may_look():
             return found
         await self._keys.renew()
         return (await self._keys.get()).find(kid, alg)
@@ -116,13 +116,13 @@ class Provider:
     @property
     def ready(self) -> bool:
         """Whether there are keys in memory that may be used."""
-        return self.peek_keys() is not None
+        return bool(self.peek_keys())
 
     def stats(self) -> dict[str, Any]:
         """Return counters and ages (seconds) as plain JSON types."""
         keys = self._keys.peek()
         return {
-            "ready": keys is not None,
+            "ready": bool(keys),
             "keys": 0 if keys is None else len(keys),
             "keys_age": self._keys.age,
             "keys_fetches": self._keys.fetches,
@@ -191,7 +191,7 @@ class Provider:
         return Zone.LOOPBACK if parse_url(url).host in self._own_hosts else discovered.zone
 
     def _read_keys(self, document: bytes, _: Zone) -> KeySet:
-        return read_keys(document, self._algorithms)
+        return read_keys(document, self._algorithms, self._keys.usable)
 
     def _keys_replaced(self, old: KeySet | None, new: KeySet) -> None:
         log_faults(self.issuer, old, new)
