@@ -117,11 +117,11 @@ class Shelf(Generic[V]):
             self.delete(key)
             return False
         self._sets += 1
-        self._store(key, value, end, size, negative=negative)
-        if limits is not None and self._is_full(limits, negative=negative):
-            (self._make_negative_room if negative else self._make_room)(limits, now)
-            return key in self._index
-        return True
+        self._store(key, value, end, size, limits, negative=negative)
+        if limits is None or not self._is_full(limits, negative=negative):
+            return True
+        (self._make_negative_room if negative else self._make_room)(limits, now)
+        return key in self._index
 
     def delete(self, key: bytes) -> bool:
         """Delete the entry; tell whether there was one that had not ended."""
@@ -161,19 +161,26 @@ class Shelf(Generic[V]):
             bytes=sum(self._slots.totals),
         )
 
-    def _store(self, key: bytes, value: V, end: float, size: int, *, negative: bool) -> None:
+    def _store(self, key: bytes, value: V, end: float, size: int, limits: Limits | None, *, negative: bool) -> None:
         slots, row = self._slots, self._index.get(key)
         if row is not None:
             if negative == (slots.lanes[row] == NEGATIVE):
                 slots.replace(row, value, end, size)
                 return
             self._remove(row)
-        lane = NEGATIVE if negative else MAIN if self._evicted_keys.discard(key) else SMALL
-        self._index[key] = slots.add(key, value, end, size, lane)
+        in_main = limits is None or self._main_has_room(limits, size) or self._evicted_keys.discard(key)
+        self._index[key] = slots.add(key, value, end, size, NEGATIVE if negative else MAIN if in_main else SMALL)
+
+    def _main_has_room(self, limits: Limits, size: int) -> bool:
+        """Tell whether one more entry fits into the main lane's part: while it does, nobody has to show anything."""
+        count, total = self._slots.counts[MAIN] + 1, self._slots.totals[MAIN] + size
+        part = (_PROBATION - 1) / _PROBATION
+        return count <= limits.max_entries * part and total <= limits.max_bytes * part
 
     # ------------------------------------------------------------------------------------------------------------- room
 
     def _is_full(self, limits: Limits, *, negative: bool = False) -> bool:
+        """Tell whether more is held than may be."""
         counts, totals = self._slots.counts, self._slots.totals
         if negative:
             return counts[NEGATIVE] > limits.max_entries or totals[NEGATIVE] > limits.max_bytes
@@ -184,40 +191,31 @@ class Shelf(Generic[V]):
             self._evict(self._slots.oldest(NEGATIVE), now)
 
     def _make_room(self, limits: Limits, now: float) -> None:
-        """Evict from the small lane as long as it has more than its part, else from the main lane.
-
-        Moves between the lanes free nothing; after so many of them somebody goes who was asked for.
-        """
-        chances = _CHANCES
+        counts, totals = self._slots.counts, self._slots.totals
+        while (
+            counts[SMALL] * _PROBATION > limits.max_entries or totals[SMALL] * _PROBATION > limits.max_bytes
+        ) and counts[SMALL] > 1:
+            self._judge(limits, now)
         while self._is_full(limits):
-            if chances and self._is_over_its_part(limits):
-                chances -= 1
-                self._judge(now)
-            else:
-                self._evict(self._victim(now), now)
+            self._evict(self._victim(now), now)
 
-    def _is_over_its_part(self, limits: Limits) -> bool:
-        """Tell whether the small lane holds more than its part, and anything beside the newcomer."""
-        count, total = self._slots.counts[SMALL], self._slots.totals[SMALL]
-        return count > 1 and (count * _PROBATION > limits.max_entries or total * _PROBATION > limits.max_bytes)
-
-    def _judge(self, now: float) -> None:
-        """Take the oldest entry out of the small lane: into the main lane if it was asked for, else away."""
+    def _judge(self, limits: Limits, now: float) -> None:
+        """Take the oldest entry out of the small lane: into the main lane if it was asked for or there is room."""
         slots = self._slots
         row = slots.oldest(SMALL)
-        if slots.hits[row]:
+        if slots.hits[row] or not self._is_full(limits):
             slots.hits[row] = 0
             slots.move(row, MAIN)
             return
         if now < slots.ends[row]:
-            self._evicted_keys.add(slots.keys[row], keep=slots.counts[MAIN] + slots.counts[SMALL])
+            self._evicted_keys.add(slots.keys[row], keep=slots.counts[MAIN])
         self._evict(row, now)
 
     def _victim(self, now: float) -> int:
         """Return the oldest entry of the main lane that was not asked for since it was last looked at.
 
         The search ends after a number of steps that does not depend on what is stored: where so many in a row are in
-        use, a newcomer goes instead.
+        use, one on probation goes instead, if there is any besides the newcomer.
         """
         slots = self._slots
         for _ in range(min(_CHANCES, slots.counts[MAIN])):
@@ -226,7 +224,7 @@ class Shelf(Generic[V]):
                 return row
             slots.hits[row] -= 1
             slots.move(row, MAIN)
-        return slots.oldest(SMALL if slots.counts[SMALL] else MAIN)
+        return slots.oldest(SMALL if slots.counts[SMALL] > 1 else MAIN)
 
     def _evict(self, row: int, now: float) -> None:
         if now < self._slots.ends[row]:
