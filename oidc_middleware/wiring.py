@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, Unpack
 
 from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
@@ -49,9 +49,17 @@ class OIDC:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.caches: Caches = Caches(self.clock)
         self._generation = Generation()
-        self._providers = {issuer.issuer: self._provider(issuer, transport) for issuer in self.settings.trusted}
+        trusted = self.settings.trusted
+        self.providers: Mapping[str, Provider] = MappingProxyType(
+            {issuer.issuer: self._provider(issuer, transport) for issuer in trusted}
+        )
+        """The metadata and keys of each issuer."""
+        self.issuers: Mapping[str, TrustedIssuer] = MappingProxyType(
+            {issuer.issuer: self._trust(issuer) for issuer in trusted}
+        )
+        """What the tokens of each issuer must show, and where its keys come from."""
         self.authenticator: Authenticator = Authenticator(
-            {issuer.issuer: self._trust(issuer) for issuer in self.settings.trusted},
+            self.issuers,
             KnownTokens(self.caches.token, self._generation, self.clock),
             self._generation,
             self.clock,
@@ -83,7 +91,7 @@ class OIDC:
             leeway=self.settings.leeway,
             max_token_life=self.settings.max_token_life,
         )
-        return TrustedIssuer(expected, self._providers[issuer.issuer])
+        return TrustedIssuer(expected, self.providers[issuer.issuer])
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> OIDC:
@@ -116,7 +124,7 @@ class OIDC:
     @property
     def ready(self) -> bool:
         """Whether every issuer's keys are in memory."""
-        return all(provider.ready for provider in self._providers.values())
+        return all(provider.ready for provider in self.providers.values())
 
     async def start(self) -> None:
         """Begin to load and to refresh metadata and keys in the background. Needs no issuer to be reachable.
@@ -129,7 +137,7 @@ class OIDC:
             self._rebind(loop)
         self._users += 1
         if self._users == 1:
-            for provider in self._providers.values():
+            for provider in self.providers.values():
                 provider.start()
 
     def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -145,7 +153,7 @@ class OIDC:
             return
         self._users -= 1
         if self._users == 0:
-            for provider in self._providers.values():
+            for provider in self.providers.values():
                 await provider.stop()
 
     async def __aenter__(self) -> Self:
@@ -162,5 +170,5 @@ class OIDC:
         return {
             "ready": self.ready,
             "caches": self.caches.stats(),
-            "issuers": {name: provider.stats() for name, provider in self._providers.items()},
+            "issuers": {name: provider.stats() for name, provider in self.providers.items()},
         }

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from anyio.from_thread import start_blocking_portal
@@ -24,13 +24,22 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve `app` on `listening` until the block ends; then cut what is still open and close the socket."""
+async def serving(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    ws: Literal["auto", "none"] = "none",
+    lifespan: Literal["on", "off"] = "off",
+) -> AsyncIterator[None]:
+    """Serve `app` on `listening` until the block ends; then cut what is still open and close the socket.
+
+    An issuer needs neither WebSockets (`ws`) nor a life cycle (`lifespan`); an app may.
+    """
     config = uvicorn.Config(
         app,
         http=_Protocol,
-        ws="none",
-        lifespan="off",
+        ws=ws,
+        lifespan=lifespan,
         log_config=None,
         log_level=None,
         proxy_headers=False,

@@ -1,0 +1,84 @@
+"""`oidc-middleware doctor`: whether the settings work, and whether the issuer gives what they need."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from oidc_middleware.cli.options import settings_of
+from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, printable, shown
+from oidc_middleware.core.keys import Key
+from oidc_middleware.errors import OIDCError
+from oidc_middleware.provider import Provider
+from oidc_middleware.settings import Issuer, Settings
+from oidc_middleware.wiring import OIDC
+
+WELL = 0
+UNREACHABLE = 3
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine the settings that the arguments make.
+
+    Raises:
+        ConfigError: they cannot work.
+    """
+    oidc = OIDC(settings_of(arguments))
+    keep_log_of_issuers_quiet()
+    return asyncio.run(examine(oidc))
+
+
+async def examine(oidc: OIDC) -> int:
+    """Print what works and what does not, a line each, and return the exit code."""
+    _print("ok", "settings", _policy(oidc.settings))
+    answers = [await _examine_issuer(issuer, oidc.providers[issuer.issuer]) for issuer in oidc.settings.trusted]
+    return WELL if all(answers) else UNREACHABLE
+
+
+async def _examine_issuer(issuer: Issuer, provider: Provider) -> bool:
+    print()
+    _print("", "issuer", shown(issuer.issuer))
+    _print("", "audience", f"{issuer.audience_claim} with {' or '.join(map(shown, issuer.audience))}")
+    try:
+        if issuer.jwks_uri is None:
+            metadata = await provider.metadata()
+            _print("ok", "discovery", f"keys are at {shown(metadata.jwks_uri)}")
+        else:
+            _print("", "discovery", f"not needed, keys are at {shown(issuer.jwks_uri)}")
+    except OIDCError as error:
+        _print("FAILED", "discovery", printable(error.detail))
+        return False
+    try:
+        await provider.find_keys(None, issuer.algorithms[0], ())
+    except OIDCError as error:
+        _print("FAILED", "keys", printable(error.detail))
+        return False
+    _print_keys(provider)
+    return True
+
+
+def _print_keys(provider: Provider) -> None:
+    keys = provider.peek_keys()
+    if keys is None:
+        return
+    for key in keys.keys:
+        _print("ok", "key", _key(key))
+    for skipped in keys.skipped:
+        _print("note", "left out", printable(skipped))
+    for warning in keys.warnings:
+        _print("WARNING", "key", printable(warning))
+
+
+def _key(key: Key) -> str:
+    return f"{'without an id' if key.kid is None else shown(key.kid)} for {listed(sorted(key.algorithms))}"
+
+
+def _policy(settings: Settings) -> str:
+    return (
+        f"public {listed(settings.public)}; optional {listed(settings.optional)}; rules for "
+        f"{listed(rule.path for rule in settings.rules)}; all else needs an identity"
+    )
+
+
+def _print(mark: str, name: str, text: str) -> None:
+    print(f"{mark:7} {name:10} {text}")

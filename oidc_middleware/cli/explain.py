@@ -1,0 +1,129 @@
+"""`oidc-middleware explain`: why a token is accepted or refused."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+
+from oidc_middleware.auth.known import Known
+from oidc_middleware.cli.hints import hints
+from oidc_middleware.cli.options import settings_of
+from oidc_middleware.cli.terminal import distance, keep_log_of_issuers_quiet, listed, moment, printable, shown
+from oidc_middleware.cli.walk import Step, walk
+from oidc_middleware.errors import ClaimError, ConfigError, OIDCError
+from oidc_middleware.wiring import OIDC
+
+ACCEPTED = 0
+REFUSED = 1
+UNREACHABLE = 3
+
+# Four times what a token may have: enough to see that it has too much.
+_MOST = 64 * 1024
+# People copy whole headers.
+_BEFORE_TOKEN = re.compile(rb"(?:authorization:\s*)?bearer\s+(?=\S)", re.IGNORECASE)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain the token that the arguments name.
+
+    Raises:
+        ConfigError: the settings cannot work, or there is no token.
+    """
+    oidc = OIDC(settings_of(arguments))
+    token = _token(arguments)
+    keep_log_of_issuers_quiet()
+    return asyncio.run(explain(token, oidc))
+
+
+async def explain(token: bytes, oidc: OIDC) -> int:
+    """Print the checks, the verdict of the door, and what may be behind it; return the exit code."""
+    now = oidc.clock.now()
+    walked = await walk(token, oidc.issuers, now)
+    for step in walked.steps:
+        print(_line(step))
+    try:
+        verdict: Known | OIDCError = await oidc.authenticator.authenticate(b"Bearer " + token)
+    except OIDCError as error:
+        verdict = error
+    print()
+    if isinstance(verdict, Known):
+        _print_accepted(verdict, now)
+        _print_disagreement(walked.error is None)
+        return ACCEPTED
+    print(_refused(verdict))
+    _print_disagreement(str(walked.error) == str(verdict))
+    for hint in hints(token, walked.token, walked.expected):
+        print(f"hint: {hint}")
+    return UNREACHABLE if verdict.status == HTTPStatus.SERVICE_UNAVAILABLE else REFUSED
+
+
+def _line(step: Step) -> str:
+    if step.error is None:
+        return f"ok      {step.name:19} {step.found}"
+    lines = [f"FAILED  {step.name:19} {step.found}", f"        {'':19} expected: {step.expected}"]
+    why = step.error.detail
+    if isinstance(step.error, ClaimError):
+        why = f"{step.error.claim} {step.error.reason.replace('_', ' ')}" + (f": {why}" if why else "")
+    return "\n".join([*lines, f"        {'':19} why: {printable(why)}"])
+
+
+def _print_accepted(known: Known, now: float) -> None:
+    user = known.principal
+    expiry = f"{moment(user.expires_at)} ({distance(user.expires_at - now)})"
+    print(f"accepted: {shown(user.subject)} of {shown(user.issuer)}, expires {expiry}")
+    print(f"scopes: {listed(sorted(user.scopes))}; whether they suffice, the rules decide for each request")
+
+
+def _refused(error: OIDCError) -> str:
+    verdict = "nobody knows" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else "refused"
+    challenge = f", error {error.error}" if error.error else ""
+    return f"{verdict}: {printable(str(error))} (the client sees {error.status}{challenge})"
+
+
+def _print_disagreement(agree: bool) -> None:  # noqa: FBT001  the one thing it is about
+    if not agree:
+        print("note: the checks above do not show what the door found; please report this as a bug")
+
+
+# Input
+
+
+def _token(arguments: argparse.Namespace) -> bytes:
+    """Return the token, without a line end and without what stands before it in a header.
+
+    Raises:
+        ConfigError: there is none, or the file cannot be read.
+    """
+    if arguments.token_file is not None:
+        data = _of_file(Path(arguments.token_file))
+    elif arguments.token == "-":  # noqa: S105  standard input, no secret
+        data = _of_stream(sys.stdin.buffer)
+    else:
+        data = os.fsencode(arguments.token)
+    token = data.strip()
+    before = _BEFORE_TOKEN.match(token)
+    token = token[before.end() :] if before else token
+    if not token:
+        raise ConfigError(
+            "token", "there is none", "Give it as an argument, with --token-file, or - for standard input."
+        )
+    return token
+
+
+def _of_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return _of_stream(file)
+    except OSError as error:
+        cure = "Check the path and its permissions."
+        raise ConfigError("--token-file", f"{str(path)!a} cannot be read ({error.strerror})", cure) from None
+
+
+def _of_stream(stream: BinaryIO) -> bytes:
+    return stream.read(_MOST)

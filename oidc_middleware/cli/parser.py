@@ -1,0 +1,83 @@
+"""Which commands and options there are. Nothing slow is imported here: help and usage errors come at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+
+from oidc_middleware.cli import options
+
+_Add = Callable[..., argparse.ArgumentParser]
+
+_MAX_PORT = 65535
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print("oidc-middleware", version("oidc-middleware"))
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; `arguments.command` is the module of this package whose `run(arguments)` is wanted."""
+    parser = argparse.ArgumentParser(
+        prog="oidc-middleware",
+        description="OpenID Connect for any ASGI app: try it, and see why a token is accepted or refused.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add = partial(commands.add_parser, allow_abbrev=False)
+    _add_demo(add)
+    _add_explain(add)
+    _add_doctor(add)
+    return parser
+
+
+def _add_demo(add: _Add) -> None:
+    demo = add(
+        "demo",
+        help="run an issuer and a protected API on this machine",
+        description="Run an issuer with a login page and an API behind the middleware, both on loopback, and print "
+        "curl lines to try. Ctrl-C ends it.",
+    )
+    demo.add_argument("--port", type=_port, metavar="PORT", help="port of the API (8000 if it is free; 0: any)")
+    demo.add_argument(
+        "--issuer-port", type=_port, metavar="PORT", help="port of the issuer (9000 if it is free; 0: any)"
+    )
+    demo.add_argument("--check", action="store_true", help="try the lines, tell how each went, and exit with 0 or 1")
+
+
+def _add_explain(add: _Add) -> None:
+    explain = add(
+        "explain",
+        help="say check by check why a token is accepted or refused",
+        description="Say check by check why a token is accepted or refused, with the settings given here, in OIDC_* "
+        "variables or in a file.",
+        epilog="Exit code: 0 accepted, 1 refused, 2 usage or settings, 3 the issuer cannot be asked.",
+    )
+    token = explain.add_mutually_exclusive_group(required=True)
+    token.add_argument("token", nargs="?", metavar="TOKEN", help="the token; -: read it from standard input")
+    token.add_argument("--token-file", metavar="FILE", help="read the token from this file")
+    options.add_to(explain)
+
+
+def _add_doctor(add: _Add) -> None:
+    doctor = add(
+        "doctor",
+        help="check the settings, and whether the issuer answers",
+        description="Check the settings given here, in OIDC_* variables or in a file, and fetch what they need from "
+        "the issuer.",
+        epilog="Exit code: 0 all is well, 2 usage or settings, 3 an issuer cannot be asked.",
+    )
+    options.add_to(doctor)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: choose 0 to {_MAX_PORT}")
+    return int(text)
