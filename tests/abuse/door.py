@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import httpx2
 
-from oidc_middleware import OIDC, OIDCMiddleware
-from oidc_middleware.testing import ManualClock
+from oidc_middleware import OIDC, Issuer, OIDCMiddleware
+from oidc_middleware.testing import FakeIssuer, ManualClock
 
 from abuse.signing import AUDIENCE, ISSUER, NOW
 
@@ -32,9 +32,15 @@ class Answer:
     def challenge(self) -> str | None:
         return self.headers.get("www-authenticate")
 
+    @property
+    def seen_headers(self) -> Headers:
+        """What the app saw of the request's headers."""
+        assert self.seen is not None
+        return list(self.seen["headers"])
+
 
 def issuer_transport(jwks: bytes, **changes: Any) -> httpx2.MockTransport:
-    """Serve discovery and keys of the issuer that signs the abuse cases, and count what was asked for."""
+    """Serve discovery and keys of the issuer that signs the abuse cases, and nothing else."""
     metadata = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/jwks"} | changes
 
     def handle(request: httpx2.Request) -> httpx2.Response:
@@ -46,15 +52,42 @@ def issuer_transport(jwks: bytes, **changes: Any) -> httpx2.MockTransport:
     return httpx2.MockTransport(handle)
 
 
+# What the client sees of a handshake that is accepted, and of one that is closed before.
+_WEBSOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
+
+
 class Door:
     """An app behind `OIDCMiddleware`; the settings are those of the abuse cases unless a test says otherwise."""
 
-    def __init__(self, jwks: bytes, **settings: Any) -> None:
-        self.clock = ManualClock(NOW)
+    def __init__(
+        self,
+        jwks: bytes,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        clock: ManualClock | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock or ManualClock(NOW)
         self.calls = 0
-        defaults: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE, "token_type": "at+jwt", "leeway": 0}
-        self.oidc = OIDC(clock=self.clock, transport=issuer_transport(jwks), **(defaults | settings))
+        self.answers: list[dict[str, Any]] | None = None
+        defaults: dict[str, Any] = {"token_type": "at+jwt", "leeway": 0}
+        if "issuers" not in settings:
+            defaults |= {"issuer": ISSUER, "audience": AUDIENCE}
+        else:
+            del defaults["token_type"]
+        self.oidc = OIDC(clock=self.clock, transport=transport or issuer_transport(jwks), **(defaults | settings))
         self.app = OIDCMiddleware(self._app, oidc=self.oidc)
+
+    @classmethod
+    def of(cls, *issuers: FakeIssuer, **settings: Any) -> Door:
+        """Return the door of an API that trusts these issuers, which go by one `ManualClock`."""
+        first = issuers[0]
+        assert isinstance(first.clock, ManualClock)
+        if len(issuers) == 1:
+            trusted: dict[str, Any] = {"issuer": first.url, "audience": first.audience}
+        else:
+            trusted = {"issuers": [Issuer(issuer=each.url, audience=each.audience) for each in issuers]}
+        return cls(b"", transport=first.transport(*issuers[1:]), clock=first.clock, **(trusted | settings))
 
     async def _app(
         self,
@@ -66,6 +99,10 @@ class Door:
         self.seen = scope
         if scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
+            return
+        if self.answers is not None:
+            for message in self.answers:
+                await send(message)
             return
         claims = getattr(scope["user"], "claims", None)
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -105,6 +142,7 @@ class Door:
 
         await self.app(asked, receive, send)
         for message in answer.messages:
+            answer.status = _WEBSOCKET_STATUS.get(message["type"], answer.status)
             if message["type"].endswith("response.start"):
                 answer.status = message["status"]
                 answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
@@ -112,3 +150,8 @@ class Door:
                 answer.body += message.get("body", b"")
         answer.seen = self.seen if self.calls > before else None
         return answer
+
+    async def handshake(self, path: str = "/orders", *, denial: bool = True, **request: Any) -> Answer:
+        """Ask for a WebSocket; `denial`: the server can deny one by an HTTP response."""
+        extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
+        return await self.ask(path, **({"type": "websocket", "extensions": extensions, "subprotocols": []} | request))

@@ -1,0 +1,90 @@
+"""Print which cases of an abuse-case list the tests name, and which they do not: `python tests/abuse/count.py LIST`.
+
+A case counts as covered when its id is part of the id of a collected test, or stands in a text of a test's source (a
+docstring, a table); comments do not count. `H-basic-lower` covers `H-basic`, unless the list has it as a case of its
+own. What belongs to parts that are not built yet is told apart. The exit status is 1 where a case is missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+
+# By section, or where a section holds cases of several parts, by id.
+LATER = {
+    "the journal, Redis": "fault/redis",
+    "introspection": "introspection",
+    "the reverse proxy": "proxy",
+    "sessions": "rp/oidf rp/extra session logout/back-channel logout/front K-secret-short",
+    "revocation": (
+        "C-jti-delim C-jti-missing C-bl-flood C-bl-expired C-bl-before-cache C-bl-api-other C-bl-sub C-clock"
+    ),
+    "a shared cache": (
+        "C-ttl-backfill C-serial C-tamper-claims C-tamper-old C-tamper-jwks C-tamper-delete C-plaintext C-keyspace "
+        "D-lock-die K-redis-plain K-redis-evict"
+    ),
+}
+PARTS = {name: part for part, names in LATER.items() for name in names.split()}
+
+
+def cases(text: str) -> dict[str, list[str]]:
+    """Return the ids of the cases by section."""
+    sections: dict[str, list[str]] = {}
+    ids: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("## "):
+            ids = sections.setdefault(line[3:].strip(), [])
+        elif found := re.match(r"- `([A-Z]+-[^`\s]+)`", line):
+            ids.append(found[1])
+    return sections
+
+
+def collected() -> Iterator[str]:
+    """Yield the ids of the tests, those of the conformance suite too."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests", "tests/conformance"]
+    yield subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
+
+
+def texts() -> Iterator[str]:
+    """Yield every text in the source of the tests."""
+    for path in TESTS.rglob("*.py"):
+        if path == Path(__file__) or "node_modules" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def named(ids: list[str], evidence: str) -> set[str]:
+    """Return those of `ids` that the evidence names; of two that begin alike, the longer one."""
+    longest_first = sorted(ids, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    return set(pattern.findall(evidence))
+
+
+def main(path: str) -> int:
+    sections = cases(Path(path).read_text())
+    covered = named([name for ids in sections.values() for name in ids], "\n".join((*collected(), *texts())))
+    lines: list[str] = []
+    missing: list[str] = []
+    for section, ids in sections.items():
+        tested = [name for name in ids if name in covered]
+        later = {name: part for name in ids if (part := PARTS.get(name) or PARTS.get(section)) and name not in covered}
+        absent = [name for name in ids if name not in covered and name not in later]
+        parts = ", ".join(dict.fromkeys(later.values()))
+        lines.append(f"{section:24} {len(tested):3} of {len(ids):3}")
+        lines[-1] += f", {len(later)} later ({parts})" if later else ""
+        missing += absent
+    lines.append(f"{len(covered)} cases are tests; missing: {' '.join(missing) or 'none'}")
+    sys.stdout.write("\n".join((*lines, "")))
+    return bool(missing)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
