@@ -1,0 +1,65 @@
+"""The issuer and the API, listening."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from oidc_middleware.cli.demo.app import build
+from oidc_middleware.cli.demo.login import Login
+from oidc_middleware.errors import ConfigError
+from oidc_middleware.testing import FakeIssuer
+from oidc_middleware.testing.server import bind, serving
+
+# uvicorn's complaint of a refused WebSocket, which it has answered well (its pull request 3138 ends that).
+_SPURIOUS = "ASGI callable returned without completing handshake."
+_HOST = "127.0.0.1"
+_TOKEN_LIFE = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Where both listen, a token that alice may read with, and where to sign in for another one."""
+
+    api: str
+    issuer: str
+    login: str
+    token: str = field(repr=False)
+
+
+@asynccontextmanager
+async def running(port: int | None, issuer_port: int | None) -> AsyncIterator[Demo]:
+    """Run both until the block ends. A port of 0 is any free one, None the usual one or, where that is taken, any.
+
+    Raises:
+        ConfigError: a port cannot be had.
+    """
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != _SPURIOUS)
+    issuer = FakeIssuer(expires_in=_TOKEN_LIFE)
+    async with AsyncExitStack() as stack:
+        api_socket = stack.enter_context(_listen("--port", lambda port: bind(_HOST, port), port, usual=8000))
+        issuer_socket = stack.enter_context(
+            _listen("--issuer-port", lambda port: issuer.bind(_HOST, port), issuer_port, usual=9000)
+        )
+        api = issuer.audience = f"http://{_HOST}:{api_socket.getsockname()[1]}"
+        login = Login(issuer, api)
+        await stack.enter_async_context(serving(issuer.app, issuer_socket))
+        app = build(issuer.url, api, login)
+        await stack.enter_async_context(serving(app, api_socket, ws="auto", lifespan="on"))
+        yield Demo(api, issuer.url, login.url, issuer.token("alice", scope="orders:read", client_id="demo"))
+
+
+def _listen(option: str, listen: Callable[[int], socket.socket], port: int | None, *, usual: int) -> socket.socket:
+    try:
+        return listen(usual if port is None else port)
+    except OSError as error:
+        if port is not None:
+            raise ConfigError(
+                option, f"{port} cannot be had ({error.strerror})", "Choose another, or 0 for any."
+            ) from None
+    listening = listen(0)
+    print(f"Port {usual} is taken, so {option} is {listening.getsockname()[1]}.")
+    return listening
