@@ -270,7 +270,8 @@ async def test_a_guess_is_compared_with_a_known_token_only_if_it_has_its_last_19
     So how long a comparison takes tells something only to whoever has those already. There are no other secrets here:
     no cookie, no state. (Nothing is looked up for a token whose signature is not verified yet.)
     """
-    assert await verdict(door, b"Bearer " + token) == LET_IN
+    for _ in range(3):
+        assert await verdict(door, b"Bearer " + token) == LET_IN
     near = Compared(b"Bearer " + token[:-1] + (b"A" if token[-1:] != b"A" else b"B"))
     assert (await door.ask(headers=[(b"authorization", near)])).status == 401
     assert getattr(near, "comparisons", 0) == 0
