@@ -61,7 +61,6 @@ class OIDC:
         self.authenticator: Authenticator = Authenticator(
             self.issuers,
             KnownTokens(self.caches.token, self._generation, self.clock),
-            self._generation,
             self.clock,
         )
         self._users = 0

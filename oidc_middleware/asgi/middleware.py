@@ -210,9 +210,9 @@ def _authorization(scope: Scope) -> bytes | None:
 
 def _is_preflight_to_app(scope: Scope, decision: Decision) -> bool:
     """Tell whether this is a CORS preflight for the app: not for an endpoint of ours, not on an ambiguous path."""
-    if decision.endpoint is not None or decision.ambiguous:
+    if scope["type"] != "http" or decision.endpoint is not None or decision.ambiguous:
         return False
-    return is_preflight(scope.get("method", ""), scope["headers"])
+    return is_preflight(scope["method"], scope["headers"])
 
 
 def _subprotocol(scope: Scope, value: bytes | None) -> bytes | None:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.known import Known, KnownTokens
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import bearer, verify
+from oidc_middleware.core.jws import JWS
 from oidc_middleware.core.keys import Key, KeySet
-from oidc_middleware.core.principal import Principal
 from oidc_middleware.core.verify import Expected, Unverified
-from oidc_middleware.errors import ClaimError
+from oidc_middleware.errors import ClaimError, Malformed
 
 _MAX_KNOWN_HEADERS = 256
 
@@ -45,12 +44,9 @@ class TrustedIssuer:
 class Authenticator:
     """Tell who sent a credential. Holds no policy: what the identity may do is decided anew for each request."""
 
-    def __init__(
-        self, issuers: Mapping[str, TrustedIssuer], known: KnownTokens, generation: Generation, clock: Clock
-    ) -> None:
+    def __init__(self, issuers: Mapping[str, TrustedIssuer], known: KnownTokens, clock: Clock) -> None:
         self._issuers = dict(issuers)
         self._known = known
-        self._generation = generation
         self._now = clock.now
         self._known_headers: dict[bytes, dict[str, Any]] = {}
         self.lookup: Callable[[bytes], Known | None] = known.lookup
@@ -64,8 +60,7 @@ class Authenticator:
             TokenError: the token is refused.
             ProviderError: nobody can say, because the issuer cannot be asked.
         """
-        token = bearer.credential(value)
-        unverified = verify.read(token, self._known_headers)
+        token, unverified = self._read(value)
         issuer = self._issuer_of(unverified)
         deadline = verify.check(unverified, issuer.expected, self._now())
         jws = unverified.jws
@@ -76,12 +71,19 @@ class Authenticator:
             verify.check_signature(unverified, candidates)
             deadline = verify.check(unverified, issuer.expected, self._now())  # time went by while the issuer was asked
         # No await from here on: what is stored was true under the generation that it carries.
-        known = Known(
-            value, self._known.until(deadline), self._generation.value, Principal(unverified.jws.payload, token)
-        )
-        self._known.remember(known, token, unverified.jws.payload)
-        self._remember_header(token, unverified)
-        return known
+        self._remember_header(jws)
+        return self._known.remember(value, token, jws.payload, deadline)
+
+    def _read(self, value: bytes) -> tuple[bytes, Unverified]:
+        """Return the token and its parts; what is a JWS is a well-formed credential too, so that is looked at later."""
+        try:
+            if value[:7] == b"Bearer ":
+                return value[7:], verify.read(value[7:], self._known_headers)
+        except Malformed:
+            bearer.credential(value)  # perhaps it is not the token that is malformed, but the header
+            raise
+        token = bearer.credential(value)
+        return token, verify.read(token, self._known_headers)
 
     def _issuer_of(self, token: Unverified) -> TrustedIssuer:
         """Source: RFC 8725 §3.8 (an exact allow-list; what the token says chooses among it and does nothing else)."""
@@ -90,7 +92,8 @@ class Authenticator:
             raise ClaimError("iss", "mismatch", "not one of the configured issuers")
         return issuer
 
-    def _remember_header(self, token: bytes, verified: Unverified) -> None:
-        if len(self._known_headers) >= _MAX_KNOWN_HEADERS:
-            self._known_headers.clear()
-        self._known_headers[token.partition(b".")[0]] = verified.jws.header
+    def _remember_header(self, verified: JWS) -> None:
+        if verified.encoded_header not in self._known_headers:
+            if len(self._known_headers) >= _MAX_KNOWN_HEADERS:
+                self._known_headers.clear()
+            self._known_headers[verified.encoded_header] = verified.header

@@ -21,7 +21,7 @@ _TAIL = 32
 _ADMIT_EVERY = 16
 
 TokenRecord = tuple[float, int, bytes]
-"""End (see `KnownTokens.until`), generation and verified payload: atoms, which the garbage collector never walks."""
+"""End (Unix time in seconds), generation and verified payload: atoms, which the garbage collector never walks."""
 
 
 # A record without its payload: a tuple of three, a float, a small integer and the head of a bytes object.
@@ -45,16 +45,18 @@ class Credentials:
 class Known:
     """One verified token, ready to be put into a request.
 
-    `value` is the `Authorization` header that brought it, `until` is Unix time in seconds.
+    `value` is the `Authorization` header that brought it, `until` is Unix time in seconds, `is_cached` tells whether
+    the cache has it besides the hot set.
     """
 
-    __slots__ = ("credentials", "generation", "principal", "until", "value")
+    __slots__ = ("credentials", "generation", "is_cached", "principal", "until", "value")
 
-    def __init__(self, value: bytes, until: float, generation: int, principal: Principal) -> None:
+    def __init__(self, value: bytes, until: float, generation: int, principal: Principal, *, is_cached: bool) -> None:
         self.value: bytes = value
         self.until: float = until
         self.generation: int = generation
         self.principal: Principal = principal
+        self.is_cached: bool = is_cached
         self.credentials: Credentials = Credentials(principal)
 
 
@@ -87,35 +89,42 @@ class KnownTokens:
             and self._now() < known.until
         ):
             return known
-        return self._from_cache(value) if value[:7] == b"Bearer " else None
-
-    def until(self, deadline: float) -> float:
-        """Return until when a token with this deadline is known: then it is verified anew, for its key may be too old.
-
-        A withdrawn key moves the generation; but keys also end because the issuer could not be asked for long.
-        """
-        return min(deadline, self._now() + self._recheck_after)
+        return self._from_cache(value) if value[:7].lower() == b"bearer " else None
 
     def _from_cache(self, value: bytes) -> Known | None:
         token = value[7:]
         record = self._cache.peek(sha256(token).digest())
         if record is None or record[1] != self._generation.value:
             return None
-        known = Known(value, record[0], record[1], Principal(record[2], token))
+        known = Known(value, record[0], record[1], Principal(record[2], token), is_cached=True)
         if len(self._hot) < HOT_TOKENS or not next(self._misses) % _ADMIT_EVERY:
             self._admit(known)
         return known
 
-    def remember(self, known: Known, token: bytes, payload: bytes) -> None:
-        """Keep a verdict. The caller must not have awaited since it read the generation that `known` carries."""
-        record = (known.until, known.generation, payload)
-        self._cache.put(sha256(token).digest(), record, known.until, len(payload) + _RECORD_BYTES)
+    def remember(self, value: bytes, token: bytes, payload: bytes, deadline: float) -> Known:
+        """Keep what was verified just now: nobody may have awaited since. `deadline` is Unix time in seconds.
+
+        After a minute it is verified anew, for its key may be too old: a withdrawn key moves the generation, but keys
+        also end because the issuer could not be asked for long.
+        """
+        until = min(deadline, self._now() + self._recheck_after)
+        known = Known(value, until, self._generation.value, Principal(payload, token), is_cached=False)
         self._admit(known)
+        return known
 
     def _admit(self, known: Known) -> None:
+        """Give a token a place in the hot set; who has been there longest moves to the cache, if it is not there."""
         tail = known.value[-_TAIL:]
         if tail not in self._hot:
             self._order.append(tail)
         self._hot[tail] = known
-        while len(self._order) > HOT_TOKENS:
-            del self._hot[self._order.popleft()]
+        if len(self._order) > HOT_TOKENS:
+            oldest = self._hot.pop(self._order.popleft())
+            if not oldest.is_cached:
+                self._cache_token(oldest)
+
+    def _cache_token(self, known: Known) -> None:
+        payload = known.principal.payload
+        digest = sha256(known.value[7:]).digest()
+        record = (known.until, known.generation, payload)
+        self._cache.put(digest, record, known.until, len(payload) + _RECORD_BYTES)

@@ -12,6 +12,8 @@ Claims = Mapping[str, Any]
 # 9999-12-31T23:59:59Z: the last second that a calendar can show. What is beyond it is a mistake or an attack.
 MAX_NUMERIC_DATE = 253_402_300_799
 
+_TEXTS = ("jti", "sid", "client_id", "azp", "appid", "cid")
+
 
 def numeric_date(claims: Claims, name: str) -> float | None:
     """Return a NumericDate in seconds, None when the claim is absent.
@@ -98,7 +100,8 @@ def check_subject(claims: Claims) -> None:
     """
     if "sub" not in claims:
         raise ClaimError("sub", "missing")
-    _check_text(claims, "sub")
+    if type(claims["sub"]) is not str or not claims["sub"]:
+        raise ClaimError("sub", "invalid")
 
 
 def check_texts(claims: Claims) -> None:
@@ -106,14 +109,10 @@ def check_texts(claims: Claims) -> None:
 
     Source: RFC 7519 §4.1.7 (`jti`), OpenID Connect Front-Channel Logout §3 (`sid`), RFC 8693 §4.3 (`client_id`).
     """
-    for name in ("jti", "sid", "client_id", "azp", "appid", "cid"):
-        if name in claims:
-            _check_text(claims, name)
-
-
-def _check_text(claims: Claims, name: str) -> None:
-    if type(claims[name]) is not str or not claims[name]:
-        raise ClaimError(name, "invalid")
+    for name in _TEXTS:
+        value = claims.get(name, "absent")
+        if type(value) is not str or not value:
+            raise ClaimError(name, "invalid")
 
 
 def check_scopes(claims: Claims) -> None:

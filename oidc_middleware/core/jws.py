@@ -26,6 +26,7 @@ class JWS(NamedTuple):
     payload: bytes
     signing_input: bytes
     signature: bytes
+    encoded_header: bytes
 
     @property
     def algorithm(self) -> str:
@@ -50,16 +51,16 @@ def parse(token: bytes, known_headers: Mapping[bytes, dict[str, Any]] = _NONE) -
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise Malformed("longer than 16 KiB")
-    parts = token.split(b".")
-    if len(parts) != 3:  # noqa: PLR2004  header, payload, signature
-        raise Malformed("not three parts")
-    header, payload, signature = parts
+    # A dot too many is left in the payload, where it is no base64url; one too few leaves the header empty.
+    signing_input, _, signature = token.rpartition(b".")
+    header, _, payload = signing_input.partition(b".")
     try:
         return JWS(
             known_headers.get(header) or strict_json.load_object(base64url.decode(header)),
             base64url.decode(payload),
-            token[: -1 - len(signature)],
+            signing_input,
             base64url.decode(signature),
+            header,
         )
     except strict_json.StrictJSONError as error:
         raise Malformed(f"header: {error}") from None

@@ -68,6 +68,11 @@ class Principal:
         self._scopes: frozenset[str] | None = None
 
     @property
+    def payload(self) -> bytes:
+        """The verified payload: the JSON that `claims` is read from."""
+        return self._payload
+
+    @property
     def claims(self) -> Claims:
         """All claims of the token, as the issuer sent them."""
         claims = self._claims

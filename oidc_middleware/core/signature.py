@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any
 
 from jwt.algorithms import (
     Algorithm,
@@ -28,8 +27,3 @@ ALGORITHMS: MappingProxyType[str, Algorithm] = MappingProxyType(
     }
 )
 """Every algorithm that can be allowed. Asymmetric ones only: a shared secret or `none` cannot be listed."""
-
-
-def verify(algorithm: str, public_key: Any, signing_input: bytes, signature: bytes) -> bool:
-    """Tell whether `signature` is `public_key`'s over `signing_input`; `algorithm` must be one that the key allows."""
-    return ALGORITHMS[algorithm].verify(signing_input, public_key, signature)

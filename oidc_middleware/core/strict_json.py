@@ -34,7 +34,7 @@ def loads(data: bytes, max_depth: int = 32) -> Any:
         raise StrictJSONError("nested too deep") from None
     except ValueError as error:
         raise StrictJSONError("not JSON: " + _reason(error)) from None
-    if data.count(b"{") + data.count(b"[") > max_depth and _deeper_than(value, max_depth):
+    if len(data) - len(data.translate(None, b"[{")) > max_depth and _deeper_than(value, max_depth):
         raise StrictJSONError("nested too deep")
     if not _reads_back(value, data):
         _refuse_duplicates(data)
