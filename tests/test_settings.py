@@ -61,7 +61,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert settings.audience == (AUDIENCE,)
     assert settings.algorithms == (
         *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-        *("ES256", "ES384", "ES512", "EdDSA"),
+        *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
     )
     assert (settings.audience_claim, settings.token_type) == ("aud", "auto")
     assert (settings.leeway, settings.max_token_life) == (30, 30 * 24 * 3600)
@@ -148,8 +148,8 @@ def test_k_no_aud_left_out() -> None:
         pytest.param("http://10.0.0.1", "is not encrypted", id="K-no-iss-http-private"),
         pytest.param("http://127.0.0.1.example.com", "is not encrypted", id="K-no-iss-http-almost-loopback"),
         pytest.param("http://localhost.example.com", "is not encrypted", id="K-no-iss-http-almost-localhost"),
-        pytest.param("http://2130706433", "in plain form", id="K-no-iss-http-decimal-loopback"),
-        pytest.param("http://0x7f.1", "in plain form", id="K-no-iss-http-hex-loopback"),
+        pytest.param("http://2130706433", "looks like an address and is none", id="K-no-iss-http-decimal-loopback"),
+        pytest.param("http://0x7f.1", "looks like an address and is none", id="K-no-iss-http-hex-loopback"),
         pytest.param("http://0.0.0.0", "is not encrypted", id="K-no-iss-http-unspecified"),
         pytest.param("login.example.com", "is not an https URL", id="no-scheme"),
         pytest.param("HTTPS://login.example.com", "is not an https URL", id="capital-scheme"),

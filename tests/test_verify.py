@@ -12,7 +12,9 @@ from oidc_middleware.errors import ClaimError, TokenError
 from abuse.signing import AUDIENCE, ISSUER, NOW, Signer
 from abuse.token_cases import CASES, Case
 
-ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
 EXPECTED = Expected(
     issuer=ISSUER,
     audiences=frozenset({AUDIENCE}),

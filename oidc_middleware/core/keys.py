@@ -21,14 +21,14 @@ MAX_KEYS = 100
 MAX_CANDIDATES = 4
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-# What a key can be used for by its type and curve alone (RFC 7518 §3.1, RFC 8037 §3.1). `oct` is not among them.
+# What a key can be used for by its type and curve alone (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2). `oct` is not among them.
 _SUITABLE: MappingProxyType[tuple[str, str | None], frozenset[str]] = MappingProxyType(
     {
         ("RSA", None): _RSA,
         ("EC", "P-256"): frozenset({"ES256"}),
         ("EC", "P-384"): frozenset({"ES384"}),
         ("EC", "P-521"): frozenset({"ES512"}),
-        ("OKP", "Ed25519"): frozenset({"EdDSA"}),
+        ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),
         ("OKP", "Ed448"): frozenset({"EdDSA"}),
     }
 )

@@ -1,4 +1,4 @@
-"""Signatures, by PyJWT's algorithm objects (RFC 7518 §3, RFC 8037 §3.1)."""
+"""Signatures, by PyJWT's algorithm objects (RFC 7518 §3, RFC 8037 §3.1, RFC 9864 §2.2)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ ALGORITHMS: MappingProxyType[str, Algorithm] = MappingProxyType(
         "ES384": ECAlgorithm(ECAlgorithm.SHA384),
         "ES512": ECAlgorithm(ECAlgorithm.SHA512),
         "EdDSA": OKPAlgorithm(),
+        "Ed25519": OKPAlgorithm(),
     }
 )
 """Every algorithm that can be allowed. Asymmetric ones only: a shared secret or `none` cannot be listed."""

@@ -153,6 +153,14 @@ ALGORITHM = [
     hs_confusion("T-hs-empty-key", lambda _: b""),
     case("T-ps-on-rs-key", "UnknownKey", alg="PS256"),
     header("T-es-on-rs-key", "UnknownKey", alg="ES256", kid="r1"),
+    header("T-ed25519-on-rs-key", "UnknownKey", alg="Ed25519", kid="r1"),
+    Case("T-ed25519-key-says-eddsa", lambda s: s.token(alg="EdDSA", header={"alg": "Ed25519"}), "UnknownKey"),
+    Case(
+        "T-ok-Ed25519",
+        lambda s: s.token(alg="EdDSA", header={"alg": "Ed25519"}),
+        None,
+        lambda s: [s.okp_jwk() | {"alg": "Ed25519"}],
+    ),
 ]
 
 HEADER = [

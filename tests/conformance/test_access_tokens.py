@@ -17,7 +17,7 @@ from .conftest import Serve
 from .service import Served
 from .stranger import AUDIENCE, Stranger
 
-ALGORITHMS = ("rs256", "rs512", "ps256", "es256", "es384", "es512", "eddsa")
+ALGORITHMS = ("rs256", "rs512", "ps256", "es256", "es384", "es512", "eddsa", "ed25519")
 PATIENCE_SECONDS = 8
 
 

@@ -19,6 +19,7 @@ ALGORITHMS = {
     "es384": "ES384",
     "es512": "ES512",
     "eddsa": "EdDSA",
+    "ed25519": "Ed25519",
 }
 
 
