@@ -28,7 +28,9 @@ logger: logging.Logger = logging.getLogger("oidc_middleware")
 
 _IDENTITY = Access.IDENTITY
 _NOT_DECIDED = Decision(Access.REFUSED, (), None, "")
-_WATCHED = IDENTITY_HEADERS | {b"authorization"}
+# A request sent in chunks may have trailers, and uvicorn with httptools adds them to the list of headers: while the app
+# reads the body, after we have looked. So such a request gets a list of its own.
+_WATCHED = IDENTITY_HEADERS | {b"authorization", b"transfer-encoding"}
 
 
 class OIDCMiddleware:
@@ -86,7 +88,10 @@ class OIDCMiddleware:
                 value = None
                 for name, content in scope["headers"]:
                     if name in _WATCHED:
-                        value = content if name == b"authorization" and value is None else _authorization(scope)
+                        if name != b"authorization" or value is not None:
+                            value = _authorization(scope)
+                            break
+                        value = content
                 if value is not None and (query := scope.get("query_string")):
                     bearer.check_query(query)
                 known = self._lookup(value) if value is not None and kind == "http" else None
@@ -121,7 +126,7 @@ class OIDCMiddleware:
 
     def _refuse_everything(self, *_: object) -> NoReturn:
         assert self._config_error is not None  # noqa: S101  it stands in for the policy only then
-        raise self._config_error
+        raise self._config_error.with_traceback(None)  # one object for all requests: it must not collect their frames
 
     async def _identify(self, scope: Scope, decision: Decision, value: bytes | None) -> Known | None:
         """Say who sends a request whose token is not known; None for a CORS preflight, which has none.
@@ -183,11 +188,14 @@ class OIDCMiddleware:
 
 
 def _service(settings: Settings | None, oidc: OIDC | None, keywords: SettingsKeywords) -> OIDC:
-    if oidc is None:
+    given: object = oidc
+    if given is None:
         return OIDC(settings, **keywords)
     if settings is not None or keywords:
         raise ConfigError("oidc", "given beside other settings", "Put them into OIDC(...), or leave oidc= out")
-    return oidc
+    if not isinstance(given, OIDC):
+        raise ConfigError("oidc", f"is of type {type(given).__name__}", "Pass OIDC(...)")
+    return given
 
 
 def _authorization(scope: Scope) -> bytes | None:
@@ -196,16 +204,8 @@ def _authorization(scope: Scope) -> bytes | None:
     Raises:
         InvalidRequest: there are two.
     """
-    found: bytes | None = None
-    for name, value in scope["headers"]:
-        if name in _WATCHED:
-            if name != b"authorization":
-                scope["headers"] = removed(scope["headers"])
-                return _authorization(scope)
-            if found is not None:
-                raise InvalidRequest("more than one Authorization header")
-            found = value
-    return found
+    headers = scope["headers"] = removed(scope["headers"])
+    return bearer.authorization(headers)
 
 
 def _is_preflight_to_app(scope: Scope, decision: Decision) -> bool:
