@@ -26,7 +26,7 @@ UNREACHABLE = 3
 # Four times what a token may have: enough to see that it has too much.
 _MOST = 64 * 1024
 # People copy whole headers.
-_BEFORE_TOKEN = re.compile(rb"(?:authorization:\s*)?bearer\s+(?=\S)", re.IGNORECASE)
+_BEFORE_TOKEN = re.compile(rb"(?:authorization:\s*)?bearer(?:\s+|$)", re.IGNORECASE)
 
 
 def run(arguments: argparse.Namespace) -> int:

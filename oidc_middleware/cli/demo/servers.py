@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,7 +38,7 @@ async def running(port: int | None, issuer_port: int | None) -> AsyncIterator[De
     Raises:
         ConfigError: a port cannot be had.
     """
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != _SPURIOUS)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_noise)
     issuer = FakeIssuer(expires_in=_TOKEN_LIFE)
     async with AsyncExitStack() as stack:
         api_socket = stack.enter_context(_listen("--port", lambda port: bind(_HOST, port), port, usual=8000))
@@ -57,9 +58,12 @@ def _listen(option: str, listen: Callable[[int], socket.socket], port: int | Non
         return listen(usual if port is None else port)
     except OSError as error:
         if port is not None:
-            raise ConfigError(
-                option, f"{port} cannot be had ({error.strerror})", "Choose another, or 0 for any."
-            ) from None
+            problem = f"{port} cannot be had ({os.strerror(error.errno or 0)})"
+            raise ConfigError(option, problem, "Choose another, or 0 for any.") from None
     listening = listen(0)
     print(f"Port {usual} is taken, so {option} is {listening.getsockname()[1]}.")
     return listening
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return record.getMessage() != _SPURIOUS
