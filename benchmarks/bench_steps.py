@@ -1,0 +1,101 @@
+"""Where the time of a first sight goes: what `Authenticator.authenticate` does, one step after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+
+from bench_first_sight import authenticating
+from peers import bare_check
+from services import Service
+from table import Contestant, Row, Timing, interleaved, markdown, over
+from traffic import bare, header_value, issuer, signed, taken_apart
+
+from oidc_middleware.auth.known import Known
+from oidc_middleware.cache import Caches
+from oidc_middleware.clock import SystemClock
+from oidc_middleware.core import base64url, bearer, jws, strict_json, verify
+from oidc_middleware.core.principal import Principal
+from oidc_middleware.testing import FakeIssuer
+
+TOKENS = 512
+WHOLE = "authenticate() in all"
+SIGNATURE = "of it: the bare signature check (cryptography)"
+# These are parts of the step above them.
+_PARTS = ("of it: ",)
+
+
+def rows(*, quick: bool = False) -> dict[str, list[Row]]:
+    """Return the table of steps."""
+    del quick  # it takes a few seconds
+    provider = issuer()
+    with asyncio.Runner() as runner:
+        timings = interleaved(contestants(runner, provider, signed(provider, TOKENS)), TOKENS)
+    whole = timings.pop(WHOLE)
+    steps = [timing for name, timing in timings.items() if not name.startswith(_PARTS)]
+    rest = Timing(whole.median - sum(s.median for s in steps), whole.least - sum(s.least for s in steps))
+    timings |= {"the rest: calls, the remembered header": rest, WHOLE: whole}
+    floor = timings[SIGNATURE].median
+    return {
+        "First sight, step by step": [
+            Row(name, timing.median, least=timing.least, ratio=timing.median / floor, base="signature")
+            for name, timing in timings.items()
+        ]
+    }
+
+
+def contestants(runner: asyncio.Runner, provider: FakeIssuer, tokens: Sequence[str]) -> dict[str, Contestant]:
+    """Return the steps in their order, each with what it works on made before."""
+    oidc = Service(provider, bare()).oidc
+    values = [header_value(token) for token in tokens]
+    runner.run(oidc.authenticator.authenticate(values[0]))
+    trusted = oidc.issuers[provider.url]
+    keys = trusted.keys.peek_keys()
+    if keys is None:
+        raise AssertionError("the keys are not in memory")
+    parts = [value[7:] for value in values]
+    headers = {parts[0].partition(b".")[0]: jws.parse(parts[0]).header}
+    read = [verify.read(token, headers) for token in parts]
+    now = oidc.clock.now()
+    found = keys.find(read[0].jws.kid, "RS256")
+    deadline = now + 60
+    digests = [sha256(token).digest() for token in parts]
+    records = [(deadline, 0, token.jws.payload) for token in read]
+    return {
+        "the credential: scheme and characters": over(bearer.credential, [(value,) for value in values]),
+        "the token taken apart": over(jws.parse, [(token, headers) for token in parts]),
+        "of it: base64url of the payload": over(base64url.decode, [(token.split(b".")[1],) for token in parts]),
+        "of it: base64url of the signature": over(base64url.decode, [(token.split(b".")[2],) for token in parts]),
+        "strict JSON of the payload": over(strict_json.load_object, [(token.jws.payload,) for token in read]),
+        "header and claims checked": over(verify.check, [(token, trusted.expected, now) for token in read]),
+        "the key found": over(keys.find, [(token.jws.kid, "RS256") for token in read]),
+        "the signature, through PyJWT": over(verify.check_signature, [(token, found) for token in read]),
+        SIGNATURE: over(bare_check(found[0].public_key), [taken_apart(token) for token in tokens]),
+        "the identity": over(
+            lambda value, token, payload: Known(value, deadline, 0, Principal(payload, token), is_cached=False),
+            [
+                (value, token, unverified.jws.payload)
+                for value, token, unverified in zip(values, parts, read, strict=True)
+            ],
+        ),
+        "SHA-256 of the token": over(lambda token: sha256(token).digest(), [(token,) for token in parts]),
+        "into the cache": storing(digests, records, deadline),
+        WHOLE: authenticating(runner, provider, tokens),
+    }
+
+
+def storing(digests: Sequence[bytes], records: Sequence[tuple[float, int, bytes]], end: float) -> Contestant:
+    """Return the contestant that puts records into a cache that has none of them."""
+    arguments = [(key, value, end, len(value[2]) + 160) for key, value in zip(digests, records, strict=True)]
+
+    def run(count: int) -> float:
+        cache = Caches(SystemClock()).token
+        return over(cache.put, arguments)(count)
+
+    return run
+
+
+if __name__ == "__main__":
+    for title, table in rows().items():
+        print(markdown(title, table), end="\n\n")
