@@ -45,9 +45,10 @@ class OIDC:
     ) -> None:
         if settings is not None and keywords:
             raise ConfigError(next(iter(keywords)), "given beside settings=", "Put it into Settings(...)")
-        self.settings: Settings = settings if settings is not None else Settings(**keywords)
+        self.settings: Settings = Settings(**keywords) if settings is None else _checked(settings)
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.caches: Caches = Caches(self.clock)
+        self._random = random.Random()  # noqa: S311  spreads refreshes over time, guards nothing
         self._generation = Generation()
         trusted = self.settings.trusted
         self.providers: Mapping[str, Provider] = MappingProxyType(
@@ -75,7 +76,7 @@ class OIDC:
             http=HTTPDoor(ca_file=issuer.ca_file, allow_http=self.settings.allow_http, transport=transport),
             caches=self.caches,
             clock=self.clock,
-            random=random.Random(),  # noqa: S311  spreads refreshes over time, guards nothing
+            random=self._random,
             on_keys_removed=self._generation.advance,
         )
 
@@ -136,8 +137,12 @@ class OIDC:
             self._rebind(loop)
         self._users += 1
         if self._users == 1:
-            for provider in self.providers.values():
-                provider.start()
+            self._random.seed()  # processes forked from the one that built this must not refresh in step
+            self._begin()
+
+    def _begin(self) -> None:
+        for provider in self.providers.values():
+            provider.start()
 
     def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Leave the loop that is over. What is in memory stays; tasks died with their loop."""
@@ -147,13 +152,20 @@ class OIDC:
         self._users = 0
 
     async def stop(self) -> None:
-        """Give back one `start`; the last one ends the background tasks. One too many does nothing."""
+        """Give back one `start`; the last one ends the background tasks, also if it is cancelled meanwhile.
+
+        One too many does nothing.
+        """
         if self._users == 0 or self._loop is not asyncio.get_running_loop():
             return
         self._users -= 1
         if self._users == 0:
-            for provider in self.providers.values():
-                await provider.stop()
+            await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(provider.stop() for provider in self.providers.values()))
+        if self._users > 0:  # started again meanwhile; what that start began may have been ended with the rest
+            self._begin()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -171,3 +183,10 @@ class OIDC:
             "caches": self.caches.stats(),
             "issuers": {name: provider.stats() for name, provider in self.providers.items()},
         }
+
+
+def _checked(settings: object) -> Settings:
+    if not isinstance(settings, Settings):
+        cure = "Pass Settings(...), or its fields as keywords"
+        raise ConfigError("settings", f"is of type {type(settings).__name__}", cure)
+    return settings
