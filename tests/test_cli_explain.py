@@ -6,8 +6,10 @@ import asyncio
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,22 @@ def test_what_people_copy_along_does_no_harm(
     before: str, after: str, words: list[str], served_issuer: FakeIssuer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, before + served_issuer.token() + after]) == 0
+
+
+def test_ctrl_c_while_the_issuer_keeps_it_waiting(fake_issuer: FakeIssuer) -> None:
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from oidc_middleware.cli import main; sys.exit(main())"
+    with fake_issuer.serve_in_thread():
+        fake_issuer.fault("discovery", faults.slow(30))
+        words = ["explain", "--issuer", fake_issuer.url, "--audience", fake_issuer.audience, fake_issuer.token()]
+        with subprocess.Popen([sys.executable, "-c", code, *words], stdout=-1, stderr=-1, text=True) as process:
+            deadline = time.monotonic() + 20
+            while not fake_issuer.requests["discovery"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 130
 
 
 def test_from_a_file(words: list[str], served_issuer: FakeIssuer, tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 from oidc_middleware.errors import ConfigError
 
+_KILLED = 128
+"""What shells add to the number of the signal that ended a command."""
 _GUIDE = """\
 The issuer:  {issuer}
 The API:     {api}, behind OIDCMiddleware
@@ -46,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: a port cannot be had, or the servers are not installed.
-        KeyboardInterrupt: Ctrl-C came, and both have stopped.
     """
     if not (find_spec("uvicorn") and find_spec("websockets")):
         cure = "Install them: pip install 'oidc-middleware[cli]'"
@@ -60,15 +62,32 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from oidc_middleware.cli.demo.servers import running
 
     _log_to_terminal()
+    stopped_by = _signal()
     async with running(arguments.port, arguments.issuer_port) as demo:
         lines = "\n".join(f"# {line.title}: {line.status}\n{line.curl(demo.api)}\n" for line in LINES)
         guide = _GUIDE.format(issuer=demo.issuer, api=demo.api, token=demo.token, lines=lines, login=demo.login)
         print(guide, flush=True)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            print("\nStopping.", flush=True)
-    return 0
+        number = await stopped_by
+        print("\nStopping.", flush=True)
+    return _KILLED + number
+
+
+def _signal() -> asyncio.Future[int]:
+    """Return what will be the number of the first signal to stop.
+
+    More of them change nothing: an impatient second Ctrl-C must not break off an orderly end.
+    """
+    loop = asyncio.get_running_loop()
+    stopped_by: asyncio.Future[int] = loop.create_future()
+
+    def stop(number: int) -> None:
+        if not stopped_by.done():
+            stopped_by.set_result(number)
+
+    with suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt instead
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+    return stopped_by
 
 
 async def _check(arguments: argparse.Namespace) -> int:
