@@ -62,10 +62,11 @@ def parse(token: bytes, known_headers: Mapping[bytes, dict[str, Any]] = _NONE) -
             base64url.decode(signature),
             header,
         )
-    except strict_json.StrictJSONError as error:
-        raise Malformed(f"header: {error}") from None
     except ValueError as error:
-        raise Malformed(str(error)) from None
+        if token.count(b".") != 2:  # noqa: PLR2004  between three parts
+            raise Malformed("not three parts") from None
+        where = "header: " if isinstance(error, strict_json.StrictJSONError) else ""
+        raise Malformed(f"{where}{error}") from None
 
 
 def check_header(header: dict[str, Any], algorithms: frozenset[str]) -> None:
