@@ -67,8 +67,8 @@ class Authenticator:
         keys = issuer.keys.peek_keys()
         candidates = keys.find(jws.kid, jws.algorithm) if keys is not None else ()
         if not verify.is_signed_by(unverified, candidates):
-            candidates = await issuer.keys.find_keys(jws.kid, jws.algorithm, candidates)
-            verify.check_signature(unverified, candidates)
+            found = await issuer.keys.find_keys(jws.kid, jws.algorithm, candidates)
+            verify.check_signature(unverified, found, candidates)
             deadline = verify.check(unverified, issuer.expected, self._now())  # time went by while the issuer was asked
         # No await from here on: what is stored was true under the generation that it carries.
         self._remember_header(jws)

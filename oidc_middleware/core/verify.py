@@ -104,8 +104,8 @@ def is_signed_by(token: Unverified, keys: tuple[Key, ...]) -> bool:
     return False
 
 
-def check_signature(token: Unverified, keys: tuple[Key, ...]) -> None:
-    """Check that one of `keys`, those that the header may mean, made the signature.
+def check_signature(token: Unverified, keys: tuple[Key, ...], tried: tuple[Key, ...] = ()) -> None:
+    """Check that one of `keys`, those that the header may mean, made the signature; those `tried` before did not.
 
     Raises:
         UnknownKey: there are none.
@@ -115,5 +115,5 @@ def check_signature(token: Unverified, keys: tuple[Key, ...]) -> None:
     """
     if not keys:
         raise UnknownKey("no key of the issuer fits kid and alg")
-    if not is_signed_by(token, keys):
+    if not is_signed_by(token, tuple(key for key in keys if key not in tried)):
         raise BadSignature("no key of the issuer made it")
