@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 ClaimReason = Literal["missing", "invalid", "mismatch", "expired", "not_yet"]
+FailureKind = Literal["local", "link", "timeout", "auth", "readonly", "full", "busy", "refused"]
 
 
 class OIDCError(Exception):
@@ -178,9 +179,19 @@ class ProviderInvalid(ProviderError):
 
 
 class BackendUnavailable(OIDCError):
-    """A cache tier could not be asked. Adapters raise it; the floor that knows the risk decides."""
+    """A cache tier could not be asked. Adapters raise it; the floor that knows the risk decides.
+
+    `kind` says where the fault lies: `local` (closed, or too much waits here), `link` (no connection), `timeout` (no
+    answer in time; a write may still take effect), `auth` (credentials or permissions), `readonly` (a replica), `full`
+    (no memory or disk for writes), `busy` (the server loads, runs a script or moves data), `refused` (any other error
+    answer: the tier is well and does not like what it was asked).
+    """
 
     code = "backend_unavailable"
     status = 503
     public = "The service is temporarily unavailable. Try again later."
     retry_after = 5
+
+    def __init__(self, detail: str = "", kind: FailureKind = "local") -> None:
+        super().__init__(detail)
+        self.kind: FailureKind = kind
