@@ -5,6 +5,7 @@ A check raises `Problem`; nobody but these functions decides what a setting may 
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
@@ -204,9 +205,11 @@ def realm(value: object) -> str:
 
 
 def on_error(value: object) -> Callable[..., object]:
-    """Check for something that can be called."""
+    """Check for something that can be called and does not have to be awaited."""
     if not callable(value):
         raise Problem(f"must be a function, not {type(value).__name__}", "Pass on_error(conn, error) -> Response.")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise Problem("must not be asynchronous", "Pass a plain function on_error(conn, error) -> Response.")
     return value
 
 
