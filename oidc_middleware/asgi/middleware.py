@@ -107,7 +107,7 @@ class OIDCMiddleware:
         scope[SCOPE_KEY] = self.oidc
         if known is not None:
             scope["user"] = known.principal
-            scope["auth"] = known.credentials
+            scope["auth"] = known
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
