@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -116,9 +117,10 @@ class Door:
         headers: Headers | None = None,
         method: str = "GET",
         query: bytes = b"",
-        **scope: Any,
+        scope: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
     ) -> Answer:
-        """Send one request; `path` is as on the wire, with its escapes."""
+        """Send one request; `path` is as on the wire, with its escapes. `scope` and `more` replace what they name."""
         sent = list(headers or ())
         if token is not None:
             sent.append((b"authorization", b"Bearer " + token.encode()))
@@ -130,7 +132,8 @@ class Door:
             "query_string": query,
             "root_path": "",
             "headers": sent,
-        } | scope
+        } | more
+        asked.update(scope)
         answer = Answer()
         before = self.calls
 
