@@ -21,7 +21,8 @@ MAX_KEYS = 100
 MAX_CANDIDATES = 4
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-# What a key can be used for by its type and curve alone (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2). `oct` is not among them.
+# What a key can be used for by its type and curve alone (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2). `oct` is not
+# among them.
 _SUITABLE: MappingProxyType[tuple[str, str | None], frozenset[str]] = MappingProxyType(
     {
         ("RSA", None): _RSA,

@@ -53,6 +53,17 @@ def issuer_transport(jwks: bytes, **changes: Any) -> httpx2.MockTransport:
     return httpx2.MockTransport(handle)
 
 
+def is_503(answer: Answer) -> bool:
+    """Not 200, not 401, not 500: nobody can say, and here is when to come back."""
+    assert answer.seen is None
+    return answer.status == 503 and int(answer.headers["retry-after"]) >= 1 and answer.challenge is None
+
+
+def fetches(issuer: FakeIssuer) -> tuple[int, int]:
+    """Return how often the issuer was asked for metadata and for keys."""
+    return issuer.requests["discovery"] + issuer.requests["oauth_metadata"], issuer.requests["jwks"]
+
+
 # What the client sees of a handshake that is accepted, and of one that is closed before.
 _WEBSOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
 
