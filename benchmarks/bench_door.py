@@ -12,7 +12,7 @@ from peers import DoesNothing, JWTBackend
 from services import Service, introduce
 from starlette.middleware.authentication import AuthenticationMiddleware
 from table import Row, added, interleaved, markdown
-from traffic import Application, ask, asking, bare, for_ever, issuer, no_body, only_200, scope_of, unsigned
+from traffic import Application, ask, asking, bare, for_ever, issuer, no_body, only_200, scope_of, signed, unsigned
 
 HOT_LIMIT, ROTATING_LIMIT = 0.18, 0.37
 ASKED = 1024
@@ -35,7 +35,7 @@ def known_tokens(runner: asyncio.Runner, rotating: int) -> list[Row]:
     check_path(hot.app, tokens[:1])
     check_path(turning.app, tokens[:256])
 
-    plain, sample = bare(), provider.token()
+    plain, sample = bare(), signed(provider, 1)[0]
     pyjwt = AuthenticationMiddleware(bare(), backend=JWTBackend(provider.url, key))
     turns = for_ever(tokens)
     timings = interleaved(
@@ -48,6 +48,7 @@ def known_tokens(runner: asyncio.Runner, rotating: int) -> list[Row]:
             "nothing": asking(runner, DoesNothing(bare()), for_ever([sample])),
         },
         ASKED,
+        rounds=61,
     )
     seen = turning.digest_hits()
     runner.run(ask(turning.app, turns, 10 * ASKED))

@@ -33,9 +33,9 @@ CLAIMS: dict[str, Any] = {
     "preferred_username": "jane",
     "name": "Jane Doe",
 }
-# So many scopes are made before the clock runs: few enough to be in the processor's cache when they are used, as those
-# of a server are. A batch of 5,000 doubles every figure, that of the bare app too.
-BATCH = 64
+# So many scopes are made before the clock runs: few enough to be in the processor's first cache when they are used, as
+# the one that a server just made is. A batch of 5,000 doubles every figure, that of the bare app too.
+BATCH = 8
 
 _HEADERS = """\
 host: api.shop.example
