@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from oidc_middleware import Principal
+from oidc_middleware.auth.known import Known
 from oidc_middleware.core.principal import Claims
 
 CLAIMS: dict[str, Any] = {
@@ -64,6 +65,17 @@ def test_identities_of_two_issuers_never_collide() -> None:
 )
 def test_display_name_is_the_best_there_is(changes: dict[str, Any], name: str) -> None:
     assert principal(**changes).display_name == name
+
+
+def test_every_identity_is_authenticated_as_starlette_calls_it() -> None:
+    """Starlette's own examples write `@requires("authenticated")`, which is no scope that an issuer grants."""
+    known = Known(b"Bearer abc.def.ghi", 0.0, 0, principal(), is_cached=False)
+    assert known.scopes == ["extra", "orders:read", "orders:write"]
+    assert "authenticated" in known.scopes
+    assert "admin" not in known.scopes
+    known.scopes.append("admin")
+    assert "admin" not in known.scopes
+    assert "abc.def.ghi" not in repr(known)
 
 
 def test_never_prints_its_token() -> None:

@@ -29,6 +29,13 @@ TokenRecord = tuple[float, int, bytes]
 _RECORD_BYTES = 160
 
 
+class GrantedScopes(list[str]):
+    """The granted scopes. `"authenticated" in` them is true besides, for Starlette's examples ask for that."""
+
+    def __contains__(self, scope: object) -> bool:
+        return scope == "authenticated" or super().__contains__(scope)
+
+
 class Known:
     """A verified token, ready to be put into a request: `request.auth`, whose `scopes` Starlette's `requires` reads.
 
@@ -46,9 +53,9 @@ class Known:
         self.is_cached: bool = is_cached
 
     @property
-    def scopes(self) -> list[str]:
+    def scopes(self) -> GrantedScopes:
         """The granted scopes, in a new list each time: what a handler does to it reaches no other request."""
-        return sorted(self.principal.scopes)
+        return GrantedScopes(sorted(self.principal.scopes))
 
     def __repr__(self) -> str:
         return f"Known({self.principal!r})"
