@@ -5,7 +5,7 @@ parser     which commands and options there are
 options    the options that are settings
 terminal   text that cannot harm a terminal
 walk       the checks of a token, one by one      hints   what a refused token looks like
-explain · doctor · demo                           the commands, each loaded when it is asked for
+explain · doctor · demo · secret                  the commands, each loaded when it is asked for
 ```
 """
 

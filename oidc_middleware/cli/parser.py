@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(add)
     _add_explain(add)
     _add_doctor(add)
+    _add_secret(add)
     return parser
 
 
@@ -75,6 +76,14 @@ def _add_doctor(add: _Add) -> None:
         epilog="Exit code: 0 all is well, 2 usage or settings, 3 an issuer cannot be asked.",
     )
     options.add_to(doctor)
+
+
+def _add_secret(add: _Add) -> None:
+    add(
+        "secret",
+        help="print a new secret for a shared cache",
+        description="Print a new secret for a shared cache: 256 random bits. Every node needs the same one.",
+    )
 
 
 def _port(text: str) -> int:
