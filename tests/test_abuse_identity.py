@@ -50,6 +50,9 @@ WIRE: dict[str, tuple[bytes, dict[str, str] | None]] = {
             name + b": admin"
             for name in (
                 b"Remote-User",
+                b"Remote-Name",
+                b"Remote-Email",
+                b"Remote-Groups",
                 b"X-Remote-User",
                 b"X-Auth-Request-User",
                 b"X-Auth-Request-Email",

@@ -12,7 +12,7 @@ from itertools import product
 Headers = list[tuple[bytes, bytes]]
 
 _NAMES = (
-    "remote-user",
+    *(f"remote-{what}" for what in ("user", "name", "email", "groups")),
     "x-remote-user",
     "x-userinfo",
     "x-id-token",
