@@ -1,0 +1,208 @@
+"""The tables of the shared file, and what one transaction does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+import msgspec
+
+from oidc_middleware.cache.changes import EVERYTHING, Change
+from oidc_middleware.cache.types import CacheType
+
+VERSION = 1
+"""Changes with every change of the tables: a file of another version is not read."""
+
+KEPT_CHANGES = 1024
+"""Transactions whose changes can be read; whoever is further behind has missed some."""
+
+# A transaction that changes more than this says "any key", in bytes.
+_MOST_TOLD = 16_384
+_SWEPT = 64
+_EVICTED = 1024
+_Told = dict[str, list[bytes] | None]
+_decoder = msgspec.msgpack.Decoder(_Told)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened to one type through one backend. The loop counts hits, misses and refusals, the writer the rest."""
+
+    hits: int = 0
+    misses: int = 0
+    refused: int = 0
+    sets: int = 0
+    evicted: int = 0
+    expired: int = 0
+
+
+def table(kind: str) -> str:
+    """Return the quoted name of the table that holds a type."""
+    return '"entries_{}"'.format(kind.replace('"', '""'))
+
+
+def schema(kinds: Iterable[str]) -> list[str]:
+    """Return the statements that make what is missing."""
+    statements = [
+        "CREATE TABLE IF NOT EXISTS totals (kind TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS changes (number INTEGER PRIMARY KEY AUTOINCREMENT, source BLOB, told BLOB)",
+    ]
+    for kind in kinds:
+        name = table(kind)
+        # With its end before the value, looking for the end never reads a long value's further pages.
+        statements += [
+            f"CREATE TABLE IF NOT EXISTS {name} (key BLOB PRIMARY KEY, ends REAL NOT NULL, value BLOB NOT NULL)",
+            f'CREATE INDEX IF NOT EXISTS {name[:-1]}_ends" ON {name} (ends)',
+        ]
+    return statements
+
+
+def told(blob: bytes) -> list[Change]:
+    """Return what a transaction says that it changed; everything, where that cannot be read."""
+    try:
+        what = _decoder.decode(blob)
+    except (msgspec.MsgspecError, TypeError, RecursionError):
+        return [EVERYTHING]
+    return [Change(kind, None if keys is None else frozenset(keys)) for kind, keys in what.items()]
+
+
+class Statements:
+    """The statements for one type, made once."""
+
+    __slots__ = ("clear", "delete", "evict", "find", "insert", "select", "sweep", "update")
+
+    def __init__(self, kind: str) -> None:
+        def over(statement: str) -> str:
+            return statement.replace("@", table(kind))
+
+        self.select = over("SELECT value, ends FROM @ WHERE key = ?")
+        self.find = over("SELECT length(key) + length(value), ends FROM @ WHERE key = ?")
+        self.update = over("UPDATE @ SET ends = ?, value = ? WHERE key = ?")
+        self.insert = over("INSERT INTO @ (ends, value, key) VALUES (?, ?, ?)")
+        self.delete = over("DELETE FROM @ WHERE key = ?")
+        self.clear = over("DELETE FROM @")
+        expired = "(SELECT rowid FROM @ WHERE ends <= ? ORDER BY ends LIMIT ?)"
+        soonest = "(SELECT rowid FROM @ WHERE ends > ? ORDER BY ends LIMIT ?)"
+        measure = "SELECT count(*), sum(length(key) + length(value)) FROM @ WHERE rowid IN "
+        remove = "DELETE FROM @ WHERE rowid IN "
+        self.sweep = over(measure + expired), over(remove + expired)
+        self.evict = over(measure + soonest), over(remove + soonest)
+
+
+class Transaction:
+    """Everything that is committed together. `tallies` change only when `count` is called, after the commit."""
+
+    def __init__(self, db: Connection, source: bytes, now: float, statements: Mapping[str, Statements]) -> None:
+        self._db = db
+        self._source = source
+        self._now = now
+        self._statements = statements
+        self._entries: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
+        self._told: _Told = {}
+        self._told_bytes = 0
+        self._counts: dict[str, Tally] = {}
+
+    def set(self, kind: CacheType, key: bytes, value: bytes, ends: float) -> None:
+        """Store a value; one whose end has come deletes the key."""
+        if self._now >= ends:
+            self.delete(kind, key)
+            return
+        of = self._statements[kind.name]
+        row = self._db.execute(of.find, (key,)).fetchone()
+        self._db.execute(of.insert if row is None else of.update, (ends, value, key))
+        size = len(key) + len(value)
+        self._add(kind.name, 1 if row is None else 0, size if row is None else size - row[0])
+        self._count(kind.name).sets += 1
+        # Who has nothing of this key has nothing outdated; what a revocation drops is never wrong, only older.
+        if kind.coherence == "replicated" or (kind.coherence == "invalidated" and row is not None):
+            self._tell(kind.name, key)
+
+    def delete(self, kind: CacheType, key: bytes) -> bool:
+        """Delete an entry; tell whether there was one that had not ended."""
+        of = self._statements[kind.name]
+        self._tell(kind.name, key)
+        row = self._db.execute(of.find, (key,)).fetchone()
+        if row is None:
+            return False
+        self._db.execute(of.delete, (key,))
+        self._add(kind.name, -1, -row[0])
+        return bool(self._now < row[1])
+
+    def clear(self, kind: CacheType) -> None:
+        """Delete all entries of a type."""
+        self._db.execute(self._statements[kind.name].clear)
+        self._db.execute("DELETE FROM totals WHERE kind = ?", (kind.name,))
+        self._entries.pop(kind.name, None)
+        self._bytes.pop(kind.name, None)
+        self._told[kind.name] = None
+
+    def touch(self) -> None:
+        """Write what is there already, to see whether anything can be written."""
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def finish(self, evictable: Iterable[str], max_bytes: int) -> None:
+        """Sweep, make room, and write down totals and changes."""
+        for kind in list(self._counts):
+            self._count(kind).expired += self._remove(kind, _SWEPT, *self._statements[kind].sweep)
+        if self._counts and self._size() > max_bytes:
+            self._evict(evictable)
+        for kind, entries in self._entries.items():
+            self._db.execute("INSERT OR IGNORE INTO totals VALUES (?, 0, 0)", (kind,))
+            self._db.execute(
+                "UPDATE totals SET entries = entries + ?, bytes = bytes + ? WHERE kind = ?",
+                (entries, self._bytes[kind], kind),
+            )
+        if self._told:
+            self._write_changes()
+
+    def count(self, tallies: Mapping[str, Tally]) -> None:
+        """Add what happened to the tallies."""
+        for kind, counts in self._counts.items():
+            tally = tallies[kind]
+            tally.sets += counts.sets
+            tally.evicted += counts.evicted
+            tally.expired += counts.expired
+
+    def _size(self) -> int:
+        """Return the bytes of the file that hold something."""
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        return int((pages - free) * size)
+
+    def _evict(self, evictable: Iterable[str]) -> None:
+        """Remove those entries that end first of the type that takes most room: more than one transaction can add."""
+        sizes: dict[str, int] = dict(self._db.execute("SELECT kind, bytes FROM totals"))
+        kind = max(evictable, key=lambda name: sizes.get(name, 0), default=None)
+        if kind is not None:
+            self._count(kind).evicted += self._remove(kind, _EVICTED, *self._statements[kind].evict)
+
+    def _remove(self, kind: str, most: int, measure: str, remove: str) -> int:
+        """Remove the rows that both statements choose by the time, so many at most; return their number."""
+        entries, size = self._db.execute(measure, (self._now, most)).fetchone()
+        if entries:
+            self._db.execute(remove, (self._now, most))
+            self._add(kind, -entries, -size)
+        return int(entries)
+
+    def _write_changes(self) -> None:
+        what = self._told if self._told_bytes <= _MOST_TOLD else dict.fromkeys(self._told)
+        cursor = self._db.execute(
+            "INSERT INTO changes (source, told) VALUES (?, ?)", (self._source, msgspec.msgpack.encode(what))
+        )
+        self._db.execute("DELETE FROM changes WHERE number <= ?", ((cursor.lastrowid or 0) - KEPT_CHANGES,))
+
+    def _tell(self, kind: str, key: bytes) -> None:
+        keys = self._told.setdefault(kind, [])
+        if keys is not None and self._told_bytes <= _MOST_TOLD:
+            keys.append(key)
+            self._told_bytes += len(key) + 3
+
+    def _add(self, kind: str, entries: int, size: int) -> None:
+        self._entries[kind] = self._entries.get(kind, 0) + entries
+        self._bytes[kind] = self._bytes.get(kind, 0) + size
+
+    def _count(self, kind: str) -> Tally:
+        return self._counts.setdefault(kind, Tally())
