@@ -7,6 +7,7 @@ from oidc_middleware.cache.caches import Caches
 from oidc_middleware.cache.codec import RAW, Codec, msgpack
 from oidc_middleware.cache.loading import Flights
 from oidc_middleware.cache.memory import MemoryBackend
+from oidc_middleware.cache.redis import RedisBackend
 from oidc_middleware.cache.typed import TieredBackend, TypedCache
 from oidc_middleware.cache.types import TYPES, CacheType, Limits
 
@@ -23,6 +24,7 @@ __all__ = [
     "Health",
     "Limits",
     "MemoryBackend",
+    "RedisBackend",
     "TieredBackend",
     "TypedCache",
     "msgpack",

@@ -1,0 +1,253 @@
+"""The cache tier in Redis: bytes under a prefix, read and written in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.redis.link import connector
+from oidc_middleware.cache.redis.session import Limits, Session
+from oidc_middleware.cache.redis.wire import glob_of, key_prefix, read_end, split_key
+from oidc_middleware.cache.types import TYPES, CacheType
+from oidc_middleware.cache.waiters import closed
+from oidc_middleware.cache.writer import Write, WriteCounts
+from oidc_middleware.clock import Clock
+from oidc_middleware.errors import BackendUnavailable, FailureKind
+
+_MIB = 1024 * 1024
+_DRAIN = 5.0
+
+_GONE = Entry(b"", 0.0)
+"""What a queued delete makes of a key."""
+
+OnLost = Callable[[Sequence[tuple[str, bytes]], BackendUnavailable], None]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What happened to one type so far."""
+
+    hits: int = 0
+    misses: int = 0
+    sets: int = 0
+    expired: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What travelled so far, and what waits to be written (`queued`, `queued_bytes`).
+
+    `failures` counts round trips and single commands that failed, by kind.
+    """
+
+    read_batches: int
+    connects: int
+    queued: int
+    queued_bytes: int
+    writes: WriteCounts
+    failures: Mapping[FailureKind, int] = field(default_factory=dict)
+
+
+class RedisBackend:
+    """A `Backend` in Redis (6.2 or newer) or Valkey, by URL: `redis://`, `rediss://` or `unix://`.
+
+    No caller waits longer than `budget` seconds for a read or a write, nothing is tried twice, and a caller that is
+    cancelled costs nothing. Values carry their absolute end with them; the server's clock does not matter. A key with a
+    write that is still queued here is read from the queue. What the server holds it does not tell: `entries` and
+    `bytes` of `stats` are 0.
+
+    `ca_file` adds a private authority for `rediss://`. A value of more than `max_value_bytes` with its key is not sent:
+    its key is deleted, and the refusal counted. `on_lost` is told (type, key) of writes that failed or whose outcome is
+    unknown; they may still take effect until the next connection for writes is made, or, for users without the
+    permission for `CLIENT INFO` and `CLIENT KILL`, later.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        prefix: bytes = b"oidc",
+        budget: float = 0.25,
+        queue_size: int = 1000,
+        queue_bytes: int = 16 * _MIB,
+        max_value_bytes: int = 8 * _MIB,
+        ca_file: str | None = None,
+        on_lost: OnLost | None = None,
+    ) -> None:
+        self._connect = connector(url, ca_file)
+        self._clock = clock
+        self._prefix = prefix
+        self._limits = Limits(budget, queue_size, queue_bytes)
+        self._max_value_bytes = min(max_value_bytes, queue_bytes // 2)
+        self._on_lost = on_lost
+        self._tallies = {name: _Tally() for name in TYPES}
+        self._prefixes: dict[str, bytes] = {}
+        self._session: Session | None = None
+        self._closed = False
+
+    async def get(self, kind: CacheType, key: bytes) -> Entry | None:
+        """Return the entry, None when there is none."""
+        return self._counted(kind, await self._read(kind, key))
+
+    async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: FBT001
+        """Store a copy of `value` until `expires_at` (Unix time in seconds); an end in the past deletes the key.
+
+        `wait` tells whether to return only after the server has it; None: as the type's row says.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: it failed, or was not done in time and may still be; there is no room; after `close`.
+        """
+        write = self._write(kind, key, checked_value(value), checked_end(expires_at))
+        await self._open().writer.write(write, wait=_must_wait(kind, wait))
+
+    async def delete(self, kind: CacheType, key: bytes) -> bool:
+        """Delete the entry; tell whether there was one."""
+        return await self._open().writer.write(Write(self._key(kind, key), None, asks=True), wait=True)
+
+    async def exists(self, kind: CacheType, key: bytes) -> bool:
+        """Tell whether there is an entry."""
+        stored = await self._read(kind, key)
+        entry = stored if isinstance(stored, Entry) else read_end(stored or b"")
+        return entry is not None and self._clock.now() < entry.expires_at
+
+    async def clear(self, kind: CacheType) -> None:
+        """Delete every entry of the type that was there or queued when this began; one set meanwhile may go too."""
+        session = self._open()
+        await session.writer.flush()
+        await session.unlink(glob_of(self._key(kind, b"")))
+
+    async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """Return the entries that there are, by key."""
+        distinct = list(dict.fromkeys(keys))
+        session = self._open()
+        stored = {key: self._queued(session, self._key(kind, key)) for key in distinct}
+        far = [key for key in distinct if stored[key] is None]
+        values = await session.reader.read_many([self._key(kind, key) for key in far])
+        found = stored | dict(zip(far, values, strict=True))
+        entries = {key: self._counted(kind, value) for key, value in found.items()}
+        return {key: entry for key, entry in entries.items() if entry is not None}
+
+    async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
+        """Do what `set` does, for many; when one of them is wrong, none is stored."""
+        checked = [(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()]
+        writer = self._open().writer
+        writes = [self._write(kind, key, value, end) for key, value, end in checked]
+        await writer.write_many(writes, wait=_must_wait(kind, wait))
+
+    async def ping(self) -> Health:
+        """Tell whether the server answers."""
+        try:
+            await self._open().ping()
+        except BackendUnavailable as error:
+            return Health(healthy=False, detail=error.detail)
+        return Health(healthy=True)
+
+    def stats(self) -> dict[str, Counts]:
+        """Return the counts by type name."""
+        return {
+            name: Counts(tally.hits, tally.misses, tally.sets, expired=tally.expired, refused=tally.refused)
+            for name, tally in self._tallies.items()
+        }
+
+    def traffic(self) -> Traffic:
+        """Return what travelled so far over the present event loop."""
+        session = self._session
+        if session is None:
+            return Traffic(0, 0, 0, 0, WriteCounts())
+        return Traffic(
+            session.reader.batches,
+            sum(link.connects for link in session.links),
+            len(session.writer),
+            session.writer.queued_bytes,
+            session.writer.counts,
+            sum((link.failures for link in session.links), Counter()),
+        )
+
+    async def close(self) -> None:
+        """Write what is queued, for 5 s at most, and let go of the connections; a second time does nothing."""
+        self._closed = True
+        session = self._session
+        if session is not None and session.loop is asyncio.get_running_loop():
+            await session.aclose(_DRAIN)
+        elif session is not None:
+            self._leave(session)
+
+    def _open(self) -> Session:
+        """Return the session of the running loop.
+
+        Raises:
+            RuntimeError: the backend is in use by another event loop that runs at this moment.
+        """
+        if self._closed:
+            raise closed()
+        session, loop = self._session, asyncio.get_running_loop()
+        if session is not None and session.loop is loop:
+            return session
+        if session is not None:
+            self._leave(session)
+        self._session = session = Session(self._connect, self._clock, self._limits, self._tell_lost)
+        return session
+
+    def _leave(self, session: Session) -> None:
+        if session.loop.is_running():
+            raise RuntimeError("two event loops use one instance at the same time")
+        self._session = None
+        session.abandon()
+
+    async def _read(self, kind: CacheType, key: bytes) -> bytes | Entry | None:
+        session, full = self._open(), self._key(kind, key)
+        return self._queued(session, full) or await session.reader.read(full)
+
+    def _queued(self, session: Session, full: bytes) -> Entry | None:
+        """Return what a queued write makes of a key, None when none is queued."""
+        write = session.writer.peek(full)
+        if write is None:
+            return None
+        return _GONE if write.value is None else Entry(write.value, write.expires_at)
+
+    def _counted(self, kind: CacheType, stored: bytes | Entry | None) -> Entry | None:
+        """Return the entry if its end has not come, and count it."""
+        tally = self._tally(kind)
+        entry = read_end(stored) if isinstance(stored, bytes) else stored
+        if entry is not None and self._clock.now() < entry.expires_at:
+            tally.hits += 1
+            return entry
+        tally.misses += 1
+        if entry is not None:
+            tally.expired += entry is not _GONE
+        elif stored is not None:
+            tally.refused += 1
+        return None
+
+    def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> Write:
+        full = self._key(kind, key)
+        tally = self._tally(kind)
+        if len(full) + len(value) > self._max_value_bytes:
+            tally.refused += 1
+            return Write(full, None)
+        tally.sets += 1
+        return Write(full, value, end) if self._clock.now() < end else Write(full, None)
+
+    def _tally(self, kind: CacheType) -> _Tally:
+        return self._tallies.get(kind.name) or self._tallies.setdefault(kind.name, _Tally())
+
+    def _key(self, kind: CacheType, key: bytes) -> bytes:
+        prefix = self._prefixes.get(kind.name)
+        if prefix is None:
+            prefix = self._prefixes[kind.name] = key_prefix(self._prefix, kind.name)
+        return prefix + key
+
+    def _tell_lost(self, keys: Sequence[bytes], error: BackendUnavailable) -> None:
+        if self._on_lost is not None:
+            self._on_lost([split_key(self._prefix, key) for key in keys], error)
+
+
+def _must_wait(kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001
+    return kind.write == "synchronous" if wait is None else wait
