@@ -129,17 +129,19 @@ class OIDCMiddleware:
         raise self._config_error.with_traceback(None)  # one object for all requests: it must not collect their frames
 
     async def _identify(self, scope: Scope, decision: Decision, value: bytes | None) -> Known | None:
-        """Say who sends a request whose token is not known; None for a CORS preflight, which has none.
+        """Say who sends a request whose token was not found, or not looked up; None for a CORS preflight without one.
 
         Source: RFC 6750 §2 and §3.1.
         """
         await self._start()
-        if scope["type"] == "websocket":
-            value = _subprotocol(scope, value) if self._reads_subprotocol else value
-            known = self._lookup(value) if value is not None else None
-            if known is not None:
-                return known
+        is_websocket = scope["type"] == "websocket"
+        if is_websocket and self._reads_subprotocol:
+            value = _subprotocol(scope, value)
         if value is not None:
+            if is_websocket or decision.access is Access.OPTIONAL:  # all others were looked up
+                known = self._lookup(value)
+                if known is not None:
+                    return known
             return await self.oidc.authenticator.authenticate(value)
         if self._passes_preflight and _is_preflight_to_app(scope, decision):
             return None

@@ -131,12 +131,17 @@ def _check_list_of_texts(claims: Claims, name: str) -> None:
 
 
 def scopes(claims: Claims) -> frozenset[str]:
-    """Return the scopes of `scope` and `scp`, which passed `check_scopes`: texts separated by spaces, or lists."""
+    """Return the scopes of `scope` and `scp`, which passed `check_scopes`: texts separated by spaces, or lists.
+
+    Only a space separates: other white space is no part of a scope, and must not make one of what follows it.
+
+    Source: RFC 6749 §3.3.
+    """
     granted: list[str] = []
     for name in ("scope", "scp"):
         value = claims.get(name, ())
-        granted += value.split() if isinstance(value, str) else value
-    return frozenset(granted)
+        granted += value.split(" ") if isinstance(value, str) else value
+    return frozenset(filter(None, granted))
 
 
 def check_unbound(claims: Claims) -> None:

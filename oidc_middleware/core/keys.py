@@ -156,11 +156,11 @@ def _own_algorithm(jwk: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _check_use(jwk: Mapping[str, Any]) -> None:
-    """Source: RFC 7517 §4.2 (`use`), §4.3 (`key_ops`)."""
-    if jwk.get("use", "sig") != "sig":
+    """Source: RFC 7517 §4.2 (`use`), §4.3 (`key_ops`). As with `kid` and `alg`, null is as good as absent."""
+    if jwk.get("use") not in (None, "sig"):
         raise ValueError("use is not sig")
-    operations = jwk.get("key_ops", ["verify"])
-    if type(operations) is not list or "verify" not in operations:
+    operations = jwk.get("key_ops")
+    if operations is not None and (type(operations) is not list or "verify" not in operations):
         raise ValueError("key_ops does not hold verify")
 
 

@@ -110,7 +110,8 @@ class Policy:
     @property
     def unreachable(self) -> tuple[tuple[Rule, Rule], ...]:
         """Each rule that is never asked, with the earlier one that takes all its requests."""
-        return tuple((later, earlier) for earlier, later in combinations(self.rules, 2) if _hides(earlier, later))
+        forms = [(rule, parse(rule.path, "rules").closing()) for rule in self.rules]
+        return tuple((later[0], earlier[0]) for earlier, later in combinations(forms, 2) if _hides(earlier, later))
 
     def _by_pattern(self, method: str, segments: tuple[str, ...]) -> Decision:
         for pattern, decision in (*self._public, *self._optional):
@@ -198,8 +199,8 @@ def _prefix(prefix: str) -> str:
     return prefix
 
 
-def _hides(earlier: Rule, later: Rule) -> bool:
-    if earlier.methods and not (later.methods and all(map(earlier.covers, later.methods))):
+def _hides(earlier: tuple[Rule, tuple[Pattern, ...]], later: tuple[Rule, tuple[Pattern, ...]]) -> bool:
+    (first, outer), (second, inner) = earlier, later
+    if first.methods and not (second.methods and all(map(first.covers, second.methods))):
         return False
-    outer = parse(earlier.path, "rules").closing()
-    return all(any(one.contains(form) for one in outer) for form in parse(later.path, "rules").closing())
+    return all(any(one.contains(form) for one in outer) for form in inner)

@@ -145,8 +145,9 @@ class HTTPDoor:
         import httpx2
 
         # A connection is never kept: one to an address would be offered to every name that has it, unverified.
+        tls = await asyncio.to_thread(self._tls_context)  # it reads all the system's certificates: 20 ms
         async with httpx2.AsyncHTTPTransport(
-            verify=self._tls_context(), trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0)
+            verify=tls, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0)
         ) as transport:
             for address in addresses[:-1]:
                 try:

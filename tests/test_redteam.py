@@ -1,0 +1,136 @@
+"""What an attack on the finished service found, each with the input that showed it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oidc_middleware import Rule
+from oidc_middleware.core import bearer, verify
+from oidc_middleware.core.addresses import Zone
+from oidc_middleware.core.claims import scopes
+from oidc_middleware.core.keys import parse_jwks
+from oidc_middleware.core.policy import Policy
+from oidc_middleware.errors import InvalidRequest, ProviderUnavailable
+from oidc_middleware.provider import HTTPDoor
+
+from abuse.door import Door
+from abuse.signing import Signer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer()
+
+
+def test_a_query_of_a_million_parameters_does_not_hold_the_loop() -> None:
+    """Any `Authorization` value made us decode each of them: 387 ms for this query, without an identity."""
+    began = time.process_time()
+    bearer.check_query(b"%&" * 500_000)
+    assert time.process_time() - began < 0.2
+
+
+PIECES = st.sampled_from(
+    ["access_token", "access%5ftoken", "%61%63cess_token", "a", "&", "=", "%", "%26", "+", ";", "?"]
+)
+
+
+def decoded_names_hold_a_token(query: bytes) -> bool:
+    return any(unquote_to_bytes(part.partition(b"=")[0]) == b"access_token" for part in query.split(b"&"))
+
+
+@given(st.lists(PIECES, max_size=8).map("".join), st.integers(0, 11), st.booleans())
+def test_a_token_in_the_query_is_found_as_if_every_name_were_decoded(query: str, escaped: int, upper: bool) -> None:
+    letter = "access_token"[escaped]
+    escape = f"%{ord(letter):02X}" if upper else f"%{ord(letter):02x}"
+    for form in (query, query.replace(letter, escape)):
+        try:
+            bearer.check_query(form.encode())
+        except InvalidRequest:
+            found = True
+        else:
+            found = False
+        assert found == decoded_names_hold_a_token(form.encode())
+
+
+@pytest.mark.parametrize("space", ["\t", "\u00a0", "\u2003", "\u001c", "\n", "\u3000"])
+async def test_white_space_that_is_no_space_makes_no_scope(signer: Signer, space: str) -> None:
+    """RFC 6749 §3.3: an issuer that lets users name scopes need not know what Python takes for white space."""
+    door = Door(signer.jwks(), rules=[Rule("/admin/*", scopes=("admin",))])
+    answer = await door.ask("/admin/x", token=signer.token(claims={"scope": f"x{space}admin"}))
+    assert (answer.status, answer.seen) == (403, None)
+
+
+def test_spaces_between_scopes_make_no_empty_one() -> None:
+    assert scopes({"scope": "  a  b ", "scp": ["c", ""]}) == {"a", "b", "c"}
+    assert scopes({"scope": ""}) == frozenset()
+
+
+async def test_a_known_token_is_known_on_optional_paths_too(signer: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was verified at every request: 30 times the work, for whoever opens a path to guests."""
+    verified = 0
+    original = verify.is_signed_by
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal verified
+        verified += 1
+        return original(*arguments)
+
+    monkeypatch.setattr(verify, "is_signed_by", counted)
+    door = Door(signer.jwks(), optional=["/welcome"])
+    token = signer.token()
+    first = await door.ask("/welcome", token=token)
+    asked = verified
+    for _ in range(3):
+        answer = await door.ask("/welcome", token=token)
+        assert answer.seen is not None
+        assert (answer.status, answer.seen["user"].subject) == (200, "alice")
+    assert (first.status, verified) == (200, asked)
+
+
+@pytest.mark.parametrize("name", ["use", "key_ops", "alg", "kid"])
+def test_null_in_a_key_is_as_good_as_absent(signer: Signer, name: str) -> None:
+    """Serialisers that write every member of an object write `null`; no key of such an issuer could be used."""
+    jwk = signer.rsa_jwk() | {name: None}
+    keys = parse_jwks(json.dumps({"keys": [jwk]}).encode(), frozenset({"RS256"}))
+    assert (len(keys), keys.skipped) == (1, ())
+
+
+@pytest.mark.parametrize(
+    "members", [{"use": "enc"}, {"use": ""}, {"use": ["sig"]}, {"use": 0}, {"key_ops": []}, {"key_ops": "verify"}]
+)
+def test_what_is_not_null_in_a_key_still_counts(signer: Signer, members: dict[str, Any]) -> None:
+    keys = parse_jwks(json.dumps({"keys": [signer.rsa_jwk() | members]}).encode(), frozenset({"RS256"}))
+    assert len(keys) == 0
+
+
+def test_seven_hundred_rules_are_compared_in_less_than_a_second() -> None:
+    """They took three, for every rule was parsed again for each other one."""
+    policy = Policy(rules=[Rule(f"/a{number}/{{id}}") for number in range(700)])
+    began = time.process_time()
+    assert policy.unreachable == ()
+    assert time.process_time() - began < 1
+
+
+async def test_the_certificates_of_the_system_are_not_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 ms for each issuer, while every request waits."""
+    door = HTTPDoor()
+    original = door._tls_context
+
+    def elsewhere() -> Any:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return original()
+
+    monkeypatch.setattr(door, "_tls_context", elsewhere)
+    with pytest.raises(ProviderUnavailable):
+        await door.get("https://127.0.0.1:1/keys", Zone.LOOPBACK)
