@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
 
-from bench_first_sight import authenticating
+from bench_first_sight import TOKENS, authenticating, newcomers
 from peers import bare_check
 from services import Service, every_signature_believed
 from table import Contestant, Row, Timing, interleaved, markdown, over
-from traffic import bare, header_value, issuer, signed, taken_apart
+from traffic import bare, header_value, issuer, taken_apart
 
 from oidc_middleware.auth.known import Known
 from oidc_middleware.cache import Caches
@@ -19,7 +19,6 @@ from oidc_middleware.core import base64url, jws, strict_json, verify
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.testing import FakeIssuer
 
-TOKENS = 512
 WHOLE = "authenticate() in all"
 BELIEVED = "authenticate(), the signature believed"
 SIGNATURE = "of it: the bare signature check (cryptography)"
@@ -32,7 +31,7 @@ def rows(*, quick: bool = False) -> dict[str, list[Row]]:
     del quick  # it takes a few seconds
     provider = issuer()
     with asyncio.Runner() as runner:
-        timings = interleaved(contestants(runner, provider, signed(provider, TOKENS)), TOKENS)
+        timings = interleaved(contestants(runner, provider, *newcomers(provider)), TOKENS)
     whole, unsigned = timings.pop(WHOLE), timings.pop(BELIEVED)
     steps = [timing for name, timing in timings.items() if not name.startswith(_PARTS)]
     rest = Timing(whole.median - sum(s.median for s in steps), whole.least - sum(s.least for s in steps))
@@ -46,7 +45,9 @@ def rows(*, quick: bool = False) -> dict[str, list[Row]]:
     }
 
 
-def contestants(runner: asyncio.Runner, provider: FakeIssuer, tokens: Sequence[str]) -> dict[str, Contestant]:
+def contestants(
+    runner: asyncio.Runner, provider: FakeIssuer, tokens: Sequence[str], others: Sequence[str]
+) -> dict[str, Contestant]:
     """Return the steps in their order, each with what it works on made before."""
     oidc = Service(provider, bare()).oidc
     values = [header_value(token) for token in tokens]
@@ -81,7 +82,7 @@ def contestants(runner: asyncio.Runner, provider: FakeIssuer, tokens: Sequence[s
         ),
         "SHA-256 of the token": over(lambda token: sha256(token).digest(), [(token,) for token in parts]),
         "into the cache": storing(digests, records, deadline),
-        BELIEVED: believing(authenticate := authenticating(runner, provider, tokens)),
+        BELIEVED: believing(authenticate := authenticating(runner, provider, tokens, others)),
         WHOLE: authenticate,
     }
 
