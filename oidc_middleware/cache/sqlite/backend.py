@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
 from oidc_middleware.cache.changes import Change
-from oidc_middleware.cache.sqlite.tables import Transaction
+from oidc_middleware.cache.sqlite.tables import Transaction, is_alive
 from oidc_middleware.cache.sqlite.watch import Watch
 from oidc_middleware.cache.sqlite.worker import NotOpenError, Worker, describe
 from oidc_middleware.cache.types import TYPES, CacheType
@@ -102,7 +102,7 @@ class SqliteBackend:
         """
         find = self._worker.statements[kind.name].find
         row = await self._ask(lambda db: db.execute(find, (key,)).fetchone())
-        return row is not None and self._clock.now() < row[1]
+        return row is not None and is_alive(row[1], self._clock.now())
 
     async def clear(self, kind: CacheType) -> None:
         """Delete every entry of the type, for all processes.
@@ -198,18 +198,19 @@ class SqliteBackend:
         await self._do(write, sum(len(key) + len(value) for key, value, _ in entries))
         self._worker.tallies[kind.name].refused += sum(refused)
 
-    def _entry(self, kind: CacheType, row: tuple[bytes, float] | None) -> Entry | None:
-        """Return a row as an entry, None when its end has come; count it."""
+    def _entry(self, kind: CacheType, row: tuple[object, object] | None) -> Entry | None:
+        """Return a row as an entry, None when its end has come or nobody can have meant it; count it."""
         tally = self._worker.tallies[kind.name]
-        if row is None or not self._clock.now() < row[1]:
-            tally.misses += 1
-            return None
-        if type(row[0]) is not bytes:  # a column holds whatever was put into it
-            tally.misses += 1
-            tally.refused += 1
-            return None
-        tally.hits += 1
-        return Entry(*row)
+        if row is not None:
+            value, ends = row
+            if isinstance(value, bytes) and isinstance(ends, float) and ends < math.inf:
+                if self._clock.now() < ends:
+                    tally.hits += 1
+                    return Entry(value, ends)
+            else:
+                tally.refused += 1
+        tally.misses += 1
+        return None
 
     async def _ask(self, ask: Callable[[Connection], T]) -> T:
         """Read, as soon as the file is open and free; a commit of others never stands in the way, a recovery may."""

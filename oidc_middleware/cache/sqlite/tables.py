@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
@@ -56,6 +57,11 @@ def schema(kinds: Iterable[str]) -> list[str]:
             f'CREATE INDEX IF NOT EXISTS {name[:-1]}_ends" ON {name} (ends)',
         ]
     return statements
+
+
+def is_alive(ends: object, now: float) -> bool:
+    """Tell whether an end has not come. A row holds whatever anybody put into it, so it may be none."""
+    return isinstance(ends, float) and now < ends < math.inf
 
 
 def told(blob: bytes) -> list[Change]:
@@ -128,7 +134,7 @@ class Transaction:
             return False
         self._db.execute(of.delete, (key,))
         self._add(kind.name, -1, -row[0])
-        return bool(self._now < row[1])
+        return is_alive(row[1], self._now)
 
     def clear(self, kind: CacheType) -> None:
         """Delete all entries of a type."""
