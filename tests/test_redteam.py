@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from oidc_middleware import Rule
 from oidc_middleware.core import bearer, verify
 from oidc_middleware.core.addresses import Zone
-from oidc_middleware.core.claims import scopes
+from oidc_middleware.core.claims import check_lifetime, check_texts, scopes
 from oidc_middleware.core.keys import parse_jwks
 from oidc_middleware.core.policy import Policy
-from oidc_middleware.errors import InvalidRequest, ProviderUnavailable
+from oidc_middleware.errors import ClaimError, InvalidRequest, ProviderUnavailable
 from oidc_middleware.provider import HTTPDoor
 
 from abuse.door import Door
 from abuse.signing import Signer
 
 pytestmark = pytest.mark.anyio
+
+DAY = 86_400
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +136,62 @@ async def test_the_certificates_of_the_system_are_not_read_on_the_loop(monkeypat
     monkeypatch.setattr(door, "_tls_context", elsewhere)
     with pytest.raises(ProviderUnavailable):
         await door.get("https://127.0.0.1:1/keys", Zone.LOOPBACK)
+
+
+@pytest.mark.parametrize("others", [0, 1100], ids=["hot", "cached"])
+async def test_what_was_verified_in_the_future_is_verified_again(signer: Signer, others: int) -> None:
+    """A clock that was ahead for a moment made its verdicts last as long as it was ahead, and not a minute."""
+    door = Door(signer.jwks())
+    token = signer.token(alg="EdDSA", claims={"exp": int(door.clock.now()) + 7 * DAY})
+    door.clock.jump(2 * DAY)
+    assert (await door.ask(token=token)).status == 200
+    for number in range(others):  # they push it out of the hot set
+        lived = int(door.clock.now()) + 300
+        other = signer.token(alg="EdDSA", claims={"jti": f"t-{number}", "exp": lived})
+        assert (await door.ask(token=other)).status == 200
+    door.clock.jump(-2 * DAY)
+    assert door.oidc.authenticator.lookup(b"Bearer " + token.encode()) is None
+    assert (await door.ask(token=token)).status == 200
+    assert door.oidc.authenticator.lookup(b"Bearer " + token.encode()) is not None
+
+
+def test_the_deadline_is_the_shorter_of_both_lives() -> None:
+    """Where `exp` is far away the deadline comes from `iat`."""
+    assert check_lifetime({"exp": 10_000_000, "iat": 1_000}, 4_600, 30, 86_400) == 1_000 + 86_400 + 30
+    assert check_lifetime({"exp": 5_000, "iat": 1_000}, 4_600, 30, 86_400) == 5_030
+
+
+@pytest.mark.parametrize("name", ["jti", "sid", "client_id", "azp", "appid", "cid"])
+@pytest.mark.parametrize("value", [1, None, "", ["a"], {}], ids=repr)
+def test_names_that_we_act_upon_are_texts(name: str, value: object) -> None:
+    with pytest.raises(ClaimError) as refused:
+        check_texts({name: value})
+    assert (refused.value.claim, refused.value.reason) == (name, "invalid")
+
+
+def test_a_token_without_kid_fits_no_more_than_four_keys(signer: Signer) -> None:
+    """Each candidate costs a signature check: an issuer with a hundred keys would let one request make a hundred."""
+
+    def keys(count: int, kid: str | None) -> Any:
+        jwks = [signer.rsa_jwk(kid=kid or f"k{number}") for number in range(count)]
+        return parse_jwks(json.dumps({"keys": jwks}).encode(), frozenset({"RS256"}))
+
+    assert (len(keys(4, None).find(None, "RS256")), len(keys(5, None).find(None, "RS256"))) == (4, 0)
+    assert (len(keys(4, "k").find("k", "RS256")), len(keys(5, "k").find("k", "RS256"))) == (4, 0)
+    assert len(keys(5, None).find("k4", "RS256")) == 1
+
+
+@pytest.mark.parametrize("spelling", ["pad", "newline", "standard", "length"])
+@pytest.mark.parametrize("name", ["n", "e"])
+def test_numbers_of_a_key_are_strict_base64url(signer: Signer, name: str, spelling: str) -> None:
+    """PyJWT reads all of these; then one key would have several thumbprints, and a respelled one would look new."""
+    jwk = signer.rsa_jwk()
+    number = jwk[name]
+    spelled = {
+        "pad": number + "==",
+        "newline": number + "\n",
+        "standard": "+" + number[1:],
+        "length": number + "A" * ((1 - len(number)) % 4),
+    }
+    keys = parse_jwks(json.dumps({"keys": [jwk | {name: spelled[spelling]}]}).encode(), frozenset({"RS256"}))
+    assert (len(keys), keys.skipped) == (0, (f"key 0: {name} is not base64url",))

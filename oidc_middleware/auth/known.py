@@ -71,6 +71,8 @@ class KnownTokens:
     def __init__(self, cache: TypedCache[TokenRecord], generation: Generation, clock: Clock) -> None:
         self._cache = cache
         self._recheck_after = math.inf if cache.kind.l1_life is None else cache.kind.l1_life
+        # What has longer to live was verified in the future: the clock went back since. The second is for rounding.
+        self._longest = self._recheck_after + 1
         self._generation = generation
         self._now = clock.now
         self._hot: dict[bytes, Known] = {}
@@ -85,6 +87,7 @@ class KnownTokens:
     def _build_lookup(self) -> Callable[[bytes], Known | None]:
         """Return the look-up: a closure, for it reads its variables faster than a method finds them on `self`."""
         find, now, generation, from_cache = self._hot.get, self._now, self._generation, self._from_cache
+        longest = self._longest
 
         def lookup(value: bytes) -> Known | None:
             known = find(value[-_TAIL:])
@@ -92,7 +95,7 @@ class KnownTokens:
                 known is not None
                 and known.value == value
                 and known.generation == generation.value
-                and now() < known.until
+                and 0 < known.until - now() <= longest
             ):
                 return known
             return from_cache(value)
@@ -104,7 +107,7 @@ class KnownTokens:
             return None
         token = value[7:]
         record = self._cache.peek(sha256(token).digest())
-        if record is None or record[1] != self._generation.value:
+        if record is None or record[1] != self._generation.value or record[0] - self._now() > self._longest:
             return None
         known = Known(value, record[0], record[1], Principal(record[2], token), is_cached=True)
         if len(self._hot) < HOT_TOKENS or not next(self._misses) % _ADMIT_EVERY:
