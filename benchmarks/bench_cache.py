@@ -143,7 +143,7 @@ def times() -> list[Row]:
         for key, value in zip(digests("stored", STORED), records, strict=True):
             put(key, value)
     hot, unknown = digests("stored", STORED)[:: STORED // ASKED], digests("unknown", ASKED)
-    hits = interleaved({name: reading(get, hot) for name, (get, _) in peers.items()}, ASKED)
+    hits = interleaved({name: reading(get, hot) for name, (get, _) in peers.items()}, ASKED, rounds=101)
     misses = interleaved({name: reading(get, unknown) for name, (get, _) in peers.items()}, ASKED, rounds=9)
     puts = interleaved(
         {name: writing(put, records) for name, (_, put) in peers.items() if name != DICT}, ASKED, rounds=9

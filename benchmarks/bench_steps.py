@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from bench_first_sight import TOKENS, authenticating, newcomers
 from peers import bare_check
 from services import Service, every_signature_believed
-from table import Contestant, Row, Timing, interleaved, markdown, over
+from table import Contestant, Row, compared, interleaved, markdown, over
 from traffic import bare, header_value, issuer, taken_apart
 
 from oidc_middleware.auth.known import Known
@@ -19,6 +20,7 @@ from oidc_middleware.core import base64url, jws, strict_json, verify
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.testing import FakeIssuer
 
+REST = "the rest: calls, the hot set, who leaves it"
 WHOLE = "authenticate() in all"
 BELIEVED = "authenticate(), the signature believed"
 SIGNATURE = "of it: the bare signature check (cryptography)"
@@ -33,14 +35,15 @@ def rows(*, quick: bool = False) -> dict[str, list[Row]]:
     with asyncio.Runner() as runner:
         timings = interleaved(contestants(runner, provider, *newcomers(provider)), TOKENS)
     whole, unsigned = timings.pop(WHOLE), timings.pop(BELIEVED)
-    steps = [timing for name, timing in timings.items() if not name.startswith(_PARTS)]
-    rest = Timing(whole.median - sum(s.median for s in steps), whole.least - sum(s.least for s in steps))
-    timings |= {"the rest: calls, the hot set, who leaves it": rest, BELIEVED: unsigned, WHOLE: whole}
-    floor = timings[SIGNATURE].median
+    rest = whole
+    for name, timing in timings.items():
+        if not name.startswith(_PARTS):
+            rest = rest.less(timing)
+    timings |= {REST: rest, BELIEVED: unsigned, WHOLE: whole}
+    rows = compared(timings, SIGNATURE)
     return {
         "First sight, step by step": [
-            Row(name, timing.median, least=timing.least, ratio=timing.median / floor, base="signature")
-            for name, timing in timings.items()
+            replace(row, base="signature", least=None if row.what == REST else row.least) for row in rows
         ]
     }
 

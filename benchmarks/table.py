@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 ROUNDS = 31
 
@@ -14,11 +15,29 @@ Contestant = Callable[[int], float]
 """Takes a count, does something so many times, and returns the seconds that it took."""
 
 
-class Timing(NamedTuple):
-    """The median and the least of what one call took in all rounds, in µs."""
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one call took in each round, in µs."""
 
-    median: float
-    least: float
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return median(self.rounds)
+
+    @property
+    def least(self) -> float:
+        """The least of them."""
+        return min(self.rounds)
+
+    def over(self, base: Timing) -> float:
+        """Return the median of the ratios to `base`, round by round: what slows down one round slows down both."""
+        return median(mine / other for mine, other in zip(self.rounds, base.rounds, strict=True))
+
+    def less(self, other: Timing) -> Timing:
+        """Return what it took more than `other`, round by round."""
+        return Timing(tuple(mine - its for mine, its in zip(self.rounds, other.rounds, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +50,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: `value` in `unit`, the least that was seen, and the ratio of `value` to that of the row `base`."""
+    """One figure: `value` in `unit`, the least that was seen, and its ratio to the row `base`."""
 
     what: str
     value: float
@@ -83,7 +102,7 @@ def interleaved(contestants: Mapping[str, Contestant], count: int, rounds: int =
                 figures[name].append(_undisturbed(run, count) / count * 1e6)
     finally:
         gc.unfreeze()
-    return {name: Timing(sorted(taken)[len(taken) // 2], min(taken)) for name, taken in figures.items()}
+    return {name: Timing(tuple(taken)) for name, taken in figures.items()}
 
 
 def _undisturbed(run: Contestant, count: int) -> float:
@@ -127,15 +146,15 @@ def compared(
     label: str = "{}",
 ) -> list[Row]:
     """Return a row for each timing with its ratio to that of `base`; `limits` are the goals for ratios, by name."""
-    floor = timings[base].median
+    ratios = {name: timing.over(timings[base]) for name, timing in timings.items()}
     return [
         Row(
             label.format(name),
             timing.median,
             least=timing.least,
-            ratio=timing.median / floor,
+            ratio=ratios[name],
             base=base,
-            goal=at_most(timing.median / floor, limits[name]) if limits and name in limits else None,
+            goal=at_most(ratios[name], limits[name]) if limits and name in limits else None,
         )
         for name, timing in timings.items()
     ]
@@ -148,11 +167,11 @@ def in_milliseconds(row: Row) -> Row:
 
 def added(name: str, timing: Timing, base: Timing, limit: float | None = None) -> Row:
     """Return the row of what `timing` takes over `base`, a bare request, with the goal for its ratio to that."""
-    value = timing.median - base.median
-    ratio = value / base.median
+    more = timing.less(base)
+    ratio = more.over(base)
     return Row(
         f"{name}, added",
-        value,
+        more.median,
         least=timing.least - base.least,
         ratio=ratio,
         base="bare",
