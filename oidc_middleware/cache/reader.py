@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Task
+from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
@@ -35,31 +35,14 @@ class ReadBatcher(Generic[V]):
         self.batches = 0
         """How many batches were sent."""
 
-    async def read(self, key: bytes) -> V:
-        """Return the value of a key.
+    def read(self, key: bytes) -> Future[V]:
+        """Return a future of the value of a key, for one caller alone to await: cancelling it is no harm.
+
+        It fails with BackendUnavailable when no answer comes in time, or with whatever `fetch` raised.
 
         Raises:
-            BackendUnavailable: no answer came in time, or the batcher is closed.
-            Exception: whatever `fetch` raised.
+            BackendUnavailable: after `aclose`.
         """
-        value: V = await self._join(key)
-        return value
-
-    async def read_many(self, keys: Iterable[bytes]) -> list[V]:
-        """Return the values of all keys, in order; raise what `read` raises."""
-        return await all_of([self._join(key) for key in keys])
-
-    async def aclose(self) -> None:
-        """Give up what is under way and read no more; a second time does nothing."""
-        self._closed = True
-        self._patience.stop()
-        waiting, self._waiting = self._waiting, {}
-        _fail_all(waiting, closed())
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-
-    def _join(self, key: bytes) -> Waiter:
         if self._closed:
             raise closed()
         waiter = self._patience.new_waiter()
@@ -71,6 +54,20 @@ class ReadBatcher(Generic[V]):
         if self._task is None:  # a new task begins after everybody whose turn it is already
             self._task = self._loop.create_task(self._travel(), context=Context())
         return waiter
+
+    async def read_many(self, keys: Iterable[bytes]) -> list[V]:
+        """Return the values of all keys, in order; raise what `read` raises, or what its future fails with."""
+        return await all_of([self.read(key) for key in keys])
+
+    async def aclose(self) -> None:
+        """Give up what is under way and read no more; a second time does nothing."""
+        self._closed = True
+        self._patience.stop()
+        waiting, self._waiting = self._waiting, {}
+        _fail_all(waiting, closed())
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
 
     async def _travel(self) -> None:
         while batch := self._take():

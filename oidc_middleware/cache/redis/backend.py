@@ -27,9 +27,10 @@ OnLost = Callable[[Sequence[tuple[str, bytes]], BackendUnavailable], None]
 
 
 @dataclass(slots=True)
-class _Tally:
-    """What happened to one type so far."""
+class _Room:
+    """What belongs to one type: the beginning of its keys, and what happened to it so far."""
 
+    prefix: bytes
     hits: int = 0
     misses: int = 0
     sets: int = 0
@@ -85,14 +86,16 @@ class RedisBackend:
         self._limits = Limits(budget, queue_size, queue_bytes)
         self._max_value_bytes = min(max_value_bytes, queue_bytes // 2)
         self._on_lost = on_lost
-        self._tallies = {name: _Tally() for name in TYPES}
-        self._prefixes: dict[str, bytes] = {}
+        self._rooms = {name: _Room(key_prefix(prefix, name)) for name in TYPES}
         self._session: Session | None = None
         self._closed = False
 
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none."""
-        return self._counted(kind, await self._read(kind, key))
+        session, room = self._open(), self._room(kind)
+        full = room.prefix + key
+        queued = session.writer.peek(full)
+        return self._counted(room, await session.reader.read(full) if queued is None else _entry_of(queued))
 
     async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: FBT001
         """Store a copy of `value` until `expires_at` (Unix time in seconds); an end in the past deletes the key.
@@ -109,29 +112,29 @@ class RedisBackend:
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
-        return await self._open().writer.write(Write(self._key(kind, key), None, asks=True), wait=True)
+        return await self._open().writer.write(Write(self._room(kind).prefix + key, None, asks=True), wait=True)
 
     async def exists(self, kind: CacheType, key: bytes) -> bool:
         """Tell whether there is an entry."""
-        stored = await self._read(kind, key)
-        entry = stored if isinstance(stored, Entry) else read_end(stored or b"")
+        session, full = self._open(), self._room(kind).prefix + key
+        queued = session.writer.peek(full)
+        entry = read_end(await session.reader.read(full) or b"") if queued is None else _entry_of(queued)
         return entry is not None and self._clock.now() < entry.expires_at
 
     async def clear(self, kind: CacheType) -> None:
         """Delete every entry of the type that was there or queued when this began; one set meanwhile may go too."""
         session = self._open()
         await session.writer.flush()
-        await session.unlink(glob_of(self._key(kind, b"")))
+        await session.unlink(glob_of(self._room(kind).prefix))
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are, by key."""
-        distinct = list(dict.fromkeys(keys))
-        session = self._open()
-        stored = {key: self._queued(session, self._key(kind, key)) for key in distinct}
-        far = [key for key in distinct if stored[key] is None]
-        values = await session.reader.read_many([self._key(kind, key) for key in far])
-        found = stored | dict(zip(far, values, strict=True))
-        entries = {key: self._counted(kind, value) for key, value in found.items()}
+        session, room = self._open(), self._room(kind)
+        full = {key: room.prefix + key for key in keys}
+        queued = {key: _entry_of(write) for key in full if (write := session.writer.peek(full[key])) is not None}
+        far = [key for key in full if key not in queued]
+        found = dict(zip(far, await session.reader.read_many([full[key] for key in far]), strict=True))
+        entries = {key: self._counted(room, stored) for key, stored in (found | queued).items()}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
@@ -152,8 +155,8 @@ class RedisBackend:
     def stats(self) -> dict[str, Counts]:
         """Return the counts by type name."""
         return {
-            name: Counts(tally.hits, tally.misses, tally.sets, expired=tally.expired, refused=tally.refused)
-            for name, tally in self._tallies.items()
+            name: Counts(room.hits, room.misses, room.sets, expired=room.expired, refused=room.refused)
+            for name, room in self._rooms.items()
         }
 
     def traffic(self) -> Traffic:
@@ -201,52 +204,42 @@ class RedisBackend:
         self._session = None
         session.abandon()
 
-    async def _read(self, kind: CacheType, key: bytes) -> bytes | Entry | None:
-        session, full = self._open(), self._key(kind, key)
-        return self._queued(session, full) or await session.reader.read(full)
-
-    def _queued(self, session: Session, full: bytes) -> Entry | None:
-        """Return what a queued write makes of a key, None when none is queued."""
-        write = session.writer.peek(full)
-        if write is None:
-            return None
-        return _GONE if write.value is None else Entry(write.value, write.expires_at)
-
-    def _counted(self, kind: CacheType, stored: bytes | Entry | None) -> Entry | None:
+    def _counted(self, room: _Room, stored: bytes | Entry | None) -> Entry | None:
         """Return the entry if its end has not come, and count it."""
-        tally = self._tally(kind)
         entry = read_end(stored) if isinstance(stored, bytes) else stored
         if entry is not None and self._clock.now() < entry.expires_at:
-            tally.hits += 1
+            room.hits += 1
             return entry
-        tally.misses += 1
+        room.misses += 1
         if entry is not None:
-            tally.expired += entry is not _GONE
+            room.expired += entry is not _GONE
         elif stored is not None:
-            tally.refused += 1
+            room.refused += 1
         return None
 
     def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> Write:
-        full = self._key(kind, key)
-        tally = self._tally(kind)
+        room = self._room(kind)
+        full = room.prefix + key
         if len(full) + len(value) > self._max_value_bytes:
-            tally.refused += 1
+            room.refused += 1
             return Write(full, None)
-        tally.sets += 1
+        room.sets += 1
         return Write(full, value, end) if self._clock.now() < end else Write(full, None)
 
-    def _tally(self, kind: CacheType) -> _Tally:
-        return self._tallies.get(kind.name) or self._tallies.setdefault(kind.name, _Tally())
-
-    def _key(self, kind: CacheType, key: bytes) -> bytes:
-        prefix = self._prefixes.get(kind.name)
-        if prefix is None:
-            prefix = self._prefixes[kind.name] = key_prefix(self._prefix, kind.name)
-        return prefix + key
+    def _room(self, kind: CacheType) -> _Room:
+        room = self._rooms.get(kind.name)
+        if room is None:
+            room = self._rooms[kind.name] = _Room(key_prefix(self._prefix, kind.name))
+        return room
 
     def _tell_lost(self, keys: Sequence[bytes], error: BackendUnavailable) -> None:
         if self._on_lost is not None:
             self._on_lost([split_key(self._prefix, key) for key in keys], error)
+
+
+def _entry_of(write: Write) -> Entry:
+    """Return what a queued write makes of its key."""
+    return _GONE if write.value is None else Entry(write.value, write.expires_at)
 
 
 def _must_wait(kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001
