@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
 from pathlib import Path
@@ -85,8 +85,16 @@ def is_whole(path: Path) -> bool:
 
 def main(path: str) -> None:
     """Answer the lines that come."""
-    backend = SqliteBackend(path, clock=SystemClock())
-    known = {"backend": backend, "Entry": Entry, **TYPE_OF, "hold": hold, "limit": limit, "writing": writing}
+    backend = SqliteBackend(path, clock=SystemClock(), budget=10)
+    known = {
+        "backend": backend,
+        "Entry": Entry,
+        **TYPE_OF,
+        "hold": hold,
+        "limit": limit,
+        "writing": writing,
+        "one_after_another": one_after_another,
+    }
     with asyncio.Runner() as runner:
         for line in sys.stdin:
             answer = eval(line, {**known, "end": time.time() + 3600, "now": time.time()})
@@ -95,8 +103,15 @@ def main(path: str) -> None:
             except (OIDCError, OSError) as error:
                 say("! " + str(error).replace("\n", " "))
             else:
-                say(repr(tuple(value) if isinstance(value, Entry) else value))
+                say(repr(plain(value)))
         runner.run(backend.close())
+
+
+def plain(value: Any) -> Any:
+    """Return a value whose `repr` is a literal."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, tuple) else value
 
 
 def say(line: str) -> None:
@@ -107,6 +122,12 @@ def say(line: str) -> None:
 
 async def _awaited(answer: Any) -> Any:
     return await answer
+
+
+async def one_after_another(call: Callable[..., Any], kind: Any, count: int, prefix: bytes = b"") -> None:
+    """Call so many times with a key of its own, each time after the last one."""
+    for number in range(count):
+        await call(kind, b"%s%d" % (prefix, number))
 
 
 def hold(path: str, seconds: float) -> None:

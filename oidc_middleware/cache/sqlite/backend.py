@@ -7,7 +7,7 @@ import math
 import os
 import sqlite3
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from sqlite3 import Connection
@@ -167,7 +167,7 @@ class SqliteBackend:
             for kind, tally in self._worker.tallies.items()
         }
 
-    async def changes(self, every: float = 0.02) -> AsyncIterator[Change]:
+    async def changes(self, every: float = 0.02) -> AsyncGenerator[Change]:
         """Yield what others change: other processes and other backends, not this one. Ends with `close`.
 
         The file is looked at `every` so many seconds. The first change says that everything may have changed, and so

@@ -25,8 +25,10 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger("oidc_middleware.cache")
 # The file is compared with its path so often by those who read, in seconds.
 _GLANCE = 0.02
-# After these the connections are as good as before: somebody else writes, or there is no room.
+# After these the connections are as good as before: somebody else writes, or there is no room. To open the file anew
+# would need room, too.
 _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG})
+_PASSING_IO = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
 
 
 class NotOpenError(Exception):
@@ -272,7 +274,8 @@ class Worker:
 
 
 def _passes(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _PASSING or code in _PASSING_IO
 
 
 def describe(error: Exception) -> str:
