@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
-from typing import Any
+import traceback
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from provider_kit import Bench
 
-from oidc_middleware import Rule
+from oidc_middleware import OIDCMiddleware, Rule
+from oidc_middleware.auth.known import HOT_TOKENS
 from oidc_middleware.core import bearer, verify
 from oidc_middleware.core.addresses import Zone
 from oidc_middleware.core.claims import check_lifetime, check_texts, scopes
@@ -20,9 +27,13 @@ from oidc_middleware.core.keys import parse_jwks
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.errors import ClaimError, InvalidRequest, ProviderUnavailable
 from oidc_middleware.provider import HTTPDoor
+from oidc_middleware.provider.http import _read
+from oidc_middleware.provider.provider import KEYS_LIFE
+from oidc_middleware.provider.stored import Stored
+from oidc_middleware.testing import FakeIssuer, ManualClock
 
-from abuse.door import Door
-from abuse.signing import Signer
+from abuse.door import Door, issuer_transport
+from abuse.signing import ISSUER, NOW, Signer
 
 pytestmark = pytest.mark.anyio
 
@@ -195,3 +206,129 @@ def test_numbers_of_a_key_are_strict_base64url(signer: Signer, name: str, spelli
     }
     keys = parse_jwks(json.dumps({"keys": [jwk | {name: spelled[spelling]}]}).encode(), frozenset({"RS256"}))
     assert (len(keys), keys.skipped) == (0, (f"key 0: {name} is not base64url",))
+
+
+async def test_the_cache_knows_what_the_hot_set_had_no_room_for(signer: Signer) -> None:
+    """And only the whole token, and only as long as no key was withdrawn."""
+    door = Door(signer.jwks())
+    lookup = door.oidc.authenticator.lookup
+    value = b"Bearer " + signer.token(alg="EdDSA").encode()
+    await door.ask(headers=[(b"authorization", value)])
+    for number in range(HOT_TOKENS):
+        await door.ask(token=signer.token(alg="EdDSA", claims={"jti": f"u-{number}"}))
+    assert door.oidc.caches.token.stats().entries == 1
+    known = lookup(value)
+    assert known is not None
+    assert (known.is_cached, known.principal.subject, known.principal.jti) == (True, "alice", "t-1")
+    assert lookup(value.replace(b"Bearer", b"bEARER")) is not None
+    assert lookup(value.replace(b"Bearer", b"Bearex")) is None
+    assert lookup(value[:7] + b"A" + value[8:]) is None
+    door.oidc.authenticator._known._generation.advance()
+    assert lookup(value) is None
+
+
+async def test_a_token_that_ends_while_the_issuer_is_asked_is_refused(signer: Signer) -> None:
+    clock = ManualClock(NOW)
+    served = issuer_transport(signer.jwks())
+
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        clock.advance(200)
+        return await served.handle_async_request(request)
+
+    door = Door(b"", transport=httpx2.MockTransport(slow), clock=clock)
+    answer = await door.ask(token=signer.token())
+    assert (answer.status, answer.seen) == (401, None)
+    assert door.oidc.providers[ISSUER].stats()["keys"] == 3
+
+
+async def test_a_small_packed_answer_never_becomes_a_huge_one() -> None:
+    """It would be refused in the end, but 200 MB would have been there for a moment."""
+    bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bomb
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="larger than 524288 bytes"):
+            await _read(chunks(), "gzip")
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_look_that_cannot_be_made_is_not_used_up(signer: Signer) -> None:
+    """The issuer failed and must not be asked yet: who comes then costs nobody the look after it."""
+    clock = ManualClock(NOW)
+    old, new = (issuer_transport(json.dumps({"keys": [signer.rsa_jwk(kid=kid)]}).encode()) for kid in ("r1", "r2"))
+    now_serving: list[httpx2.MockTransport | None] = [old]
+
+    async def serve(request: httpx2.Request) -> httpx2.Response:
+        if now_serving[0] is None:
+            raise httpx2.ConnectError("gone", request=request)
+        return await now_serving[0].handle_async_request(request)
+
+    door = Door(b"", transport=httpx2.MockTransport(serve), clock=clock)
+    unknown = signer.token(header={"kid": "r2"}, claims={"exp": int(NOW) + DAY})
+    assert (await door.ask(token=signer.token())).status == 200
+    now_serving[0] = None
+    backoff = door.oidc.providers[ISSUER]._keys._backoff
+    while clock.monotonic() + 31 > backoff.retry_at:
+        assert (await door.ask(token=unknown)).status == 401
+        clock.advance(0 if clock.monotonic() + 31 <= backoff.retry_at else 31)
+    looks = door.oidc.providers[ISSUER].stats()["unknown_kid_looks"]
+    clock.advance(30)
+    assert (await door.ask(token=unknown)).status == 401
+    assert door.oidc.providers[ISSUER].stats()["unknown_kid_looks"] == looks
+    now_serving[0] = new
+    clock.advance(backoff.retry_at - clock.monotonic())
+    assert (
+        await door.ask(token=signer.token(header={"kid": "r2"}, claims={"exp": int(clock.now()) + 9}))
+    ).status == 200
+
+
+async def test_one_configuration_error_for_all_requests_collects_no_frames() -> None:
+    async def app(*_: object) -> None:
+        """Never be called."""
+
+    middleware = OIDCMiddleware(app, issuer="https://idp.example")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "root_path": "", "headers": []}
+    for _ in range(50):
+        await middleware(dict(scope), cast("Any", None), send)
+    assert [message["status"] for message in sent if "status" in message] == [500] * 50
+    assert len(list(traceback.walk_tb(cast("Any", middleware._config_error).__traceback__))) < 10
+
+
+async def test_keys_from_another_address_are_not_shared(
+    fake_issuer_factory: Callable[..., FakeIssuer], oidc_clock: ManualClock
+) -> None:
+    """Whoever was told other addresses by the operator does not get what those of the issuer's metadata gave."""
+    issuer = fake_issuer_factory(algorithms=("ES256",))
+    bench = Bench(issuer, oidc_clock)
+    await bench.find()
+    other = Bench(issuer, oidc_clock, {"caches": bench.caches, "jwks_uri": f"{issuer.url}/jwks"})
+    await other.find()
+    assert bench.fetches == (1, 2)
+
+
+async def test_what_the_cache_says_lengthens_no_life(
+    fake_issuer_factory: Callable[..., FakeIssuer], oidc_clock: ManualClock
+) -> None:
+    """A shared cache may hold what another version wrote, or whoever can write there: keys for a year, say."""
+    bench = Bench(fake_issuer_factory(algorithms=("ES256",)), oidc_clock)
+    await bench.find()
+    store = bench.provider._keys._source.store
+    now = oidc_clock.now()
+    held = bench.provider.peek_keys()
+    assert held is not None
+    other = Bench(bench.issuer, oidc_clock, {"caches": bench.caches})
+    await store.put(Stored(held.document, 0, now, now + 365 * DAY), now + 365 * DAY)
+    await other.find()
+    assert bench.fetches == (1, 1)
+    oidc_clock.advance(KEYS_LIFE.longest)
+    assert other.provider.peek_keys() is None
