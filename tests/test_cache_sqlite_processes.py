@@ -341,8 +341,9 @@ async def test_a_fork_shares_no_connection(path: Path) -> None:
 
 
 LEAVING = """
-import asyncio, sys
+import asyncio, sys, warnings
 from sqlite_peer import SqliteBackend, SystemClock, TYPE_OF
+warnings.simplefilter("ignore", ResourceWarning)  # Python tells that it was not closed
 backend = SqliteBackend(sys.argv[1], clock=SystemClock())
 async def main():
     for n in range(100):
