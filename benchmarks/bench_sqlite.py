@@ -107,8 +107,10 @@ async def longest_turn(ours: SqliteBackend) -> float:
     try:
         while len(queued) < QUEUED or not queued[-1].done():
             before = perf_counter()
-            for number in range(len(queued), min(QUEUED, len(queued) + TOGETHER)):
-                queued.append(asyncio.create_task(ours.set(TOKEN, KEYS[number % STORED], VALUE, END)))
+            queued += [
+                asyncio.create_task(ours.set(TOKEN, KEYS[number % STORED], VALUE, END))
+                for number in range(len(queued), min(QUEUED, len(queued) + TOGETHER))
+            ]
             await asyncio.sleep(0)
             longest = max(longest, perf_counter() - before)
     finally:

@@ -190,6 +190,7 @@ async def test_the_process_of_the_older_version_gives_way(
 
 async def test_the_database_of_another_application_is_not_touched(backend: SqliteBackend, path: Path) -> None:
     query(path, "CREATE TABLE customers (name)")
+    path.chmod(0o644)
     before = path.read_bytes()
     with pytest.raises(BackendUnavailable, match="another application"):
         await backend.get(TOKEN, b"k")
@@ -197,6 +198,7 @@ async def test_the_database_of_another_application_is_not_touched(backend: Sqlit
     assert not health.healthy
     assert "another application" in health.detail
     assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 async def test_files_are_not_set_aside_for_ever(backend: SqliteBackend, path: Path) -> None:

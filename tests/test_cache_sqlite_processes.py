@@ -148,7 +148,11 @@ async def test_no_change_is_lost_or_told_twice(backend: SqliteBackend, path: Pat
     assert sorted(keys) == sorted(b"%d %d" % (number, n) for number in range(3) for n in range(200))
 
 
-@pytest.mark.parametrize("ends", [("",), ("", "-wal", "-shm"), ("-wal", "-shm", "", "-lock")], ids=len)
+@pytest.mark.parametrize(
+    "ends",
+    [("",), ("", "-wal", "-shm"), ("", "-lock"), ("-wal", "-shm", "", "-lock")],
+    ids=["file", "file and log", "file and lock", "all"],
+)
 async def test_a_removed_file_is_noticed(backend: SqliteBackend, path: Path, peer: Peer, ends: tuple[str, ...]) -> None:
     peer.ask("backend.set(G, b'k', b'v', end)")
     async with aclosing(backend.changes()) as changes:
@@ -162,6 +166,21 @@ async def test_a_removed_file_is_noticed(backend: SqliteBackend, path: Path, pee
         assert peer.ask("backend.get(G, b'k')") == (b"new", 5e9)
         peer.ask("backend.delete(G, b'k')")
         assert await nexts(changes, bool) == [Change("general", frozenset({b"k"}))]
+    assert is_whole(path)
+
+
+async def test_a_lock_that_was_removed_harms_nobody(path: Path, backend: SqliteBackend, peer: Peer) -> None:
+    """Something cleans the directory of what nobody touched for days."""
+    peer.ask("backend.set(G, b'k', b'v', 5e9)")
+    assert await backend.exists(GENERAL, b"k")
+    Path(f"{path}-lock").unlink()
+    with peers(path) as (late,):
+        assert late.ask("backend.get(G, b'k')") == (b"v", 5e9)
+        for writer in (peer, late):
+            writer.ask("backend.set(G, b'k', b'w', 5e9)")
+            assert await backend.get(GENERAL, b"k") == Entry(b"w", 5e9)
+            await backend.set(GENERAL, b"k", b"v", 5e9)
+            assert [reader.ask("backend.get(G, b'k')") for reader in (peer, late)] == [(b"v", 5e9)] * 2
     assert is_whole(path)
 
 

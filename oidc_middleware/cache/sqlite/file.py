@@ -141,10 +141,10 @@ def _see_to_file(path: str, lock: Connection) -> None:
         raise BackendUnavailable(f"{path} is no file")
     mark = found.st_ino & 0x7FFFFFFF
     (owner,) = lock.execute("PRAGMA user_version").fetchone()
-    if owner != mark:
+    if owner not in {0, mark}:  # 0: somebody removed the lock, and what lies beside the file may be in use
         _remove_leftovers(path)
+    if owner != mark:
         lock.execute(f"PRAGMA user_version = {mark}")
-    _make_private(path)
 
 
 def _open(path: str, kinds: tuple[str, ...], patience: float, lock: Connection, *, is_first: bool) -> SharedFile:
