@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
+from oidc_middleware.cache import RedisBackend
 from oidc_middleware.testing import FakeIssuer
+
+from redis_kit import BUDGET, CLOCK, OpenRedis, RedisServer
 
 
 @pytest.fixture
@@ -20,3 +25,23 @@ def served_issuer() -> Iterator[FakeIssuer]:
     """Serve an issuer on loopback from a loop of its own, so that a test may block or use `await`."""
     with FakeIssuer().serve_in_thread() as issuer:
         yield issuer
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """Start a server of the newest kind that is here, for a test that may do to it what it likes."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def open_redis() -> AsyncIterator[OpenRedis]:
+    """Open backends that are closed in the end."""
+    backends: list[RedisBackend] = []
+
+    def open_(url: str, **options: Any) -> RedisBackend:
+        backends.append(RedisBackend(url, **{"clock": CLOCK, "budget": BUDGET, **options}))
+        return backends[-1]
+
+    yield open_
+    await asyncio.gather(*(backend.close() for backend in backends))

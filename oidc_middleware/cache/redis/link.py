@@ -52,6 +52,7 @@ class Link:
         self._budget = budget
         self._fenced = fenced
         self._connection: Any = None
+        self._writer: asyncio.StreamWriter | None = None
         self._identity: tuple[bytes, bytes] | None = None
         self._lock = asyncio.Lock()
         self.connects = 0
@@ -120,6 +121,7 @@ class Link:
         self._connection = connection = self._make()
         self.connects += 1
         await connection.connect()
+        self._writer = connection._writer  # noqa: SLF001  redis-py forgets it when it disconnects
         if self._fenced:
             await self._fence(connection)
         return connection
@@ -147,25 +149,27 @@ class Link:
         return error
 
     def _drop(self) -> asyncio.StreamWriter | None:
+        """End the connection now, with what it has not sent yet; return its stream, if there was one.
+
+        redis-py closes a connection by sending what is left first, which a frozen server never takes.
+        """
         connection, self._connection = self._connection, None
-        return None if connection is None else _cut(connection)
+        writer, self._writer = self._writer, None
+        if connection is None:
+            return None
+        writer = writer or connection._writer  # noqa: SLF001  a handshake that failed
+        connection._reader = connection._writer = None  # noqa: SLF001  or it warns that nobody closed it
+        if writer is not None:
+            _abort(writer)
+        return writer
 
 
-def _cut(connection: Any) -> asyncio.StreamWriter | None:
-    """End a connection now, with what it has not sent yet; return its writer, if it was open.
-
-    `disconnect` of redis-py first sends what is left, which a frozen server never takes.
-    """
-    writer: asyncio.StreamWriter | None = connection._writer  # noqa: SLF001
-    if writer is None:
-        return None
-    connection._reader = connection._writer = None  # noqa: SLF001  or it warns that nobody closed it
+def _abort(writer: asyncio.StreamWriter) -> None:
     try:
         writer.transport.abort()
     except RuntimeError:  # its loop is closed and will not do the rest
         with contextlib.suppress(AttributeError, RuntimeError):
             writer.transport._call_connection_lost(None)  # type: ignore[attr-defined]  # noqa: SLF001
-    return writer
 
 
 def connector(url: str, ca_file: str | None = None, **options: Any) -> Callable[[], Any]:
