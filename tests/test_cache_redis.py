@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis._parsers import _AsyncRESP3Parser
 from test_cache_contract import BackendContract
 
 from oidc_middleware.cache import TYPES, Backend, RedisBackend
+from oidc_middleware.cache.redis.link import connector
 from oidc_middleware.testing import ManualClock
 
-from redis_kit import PATIENCE, RedisServer, programs
+from redis_kit import PATIENCE, RedisServer, newest, programs
 
 pytestmark = pytest.mark.anyio
 
-TOKEN, GENERAL, BLACKLIST, SESSION = (TYPES[name] for name in ("token", "general", "blacklist", "session"))
+TOKEN = TYPES["token"]
 HOUR = 3600.0
 KINDS = sorted(programs())
 
@@ -46,16 +48,9 @@ def any_server(request: pytest.FixtureRequest, servers: dict[str, RedisServer]) 
 
 @pytest.fixture
 def server(servers: dict[str, RedisServer]) -> RedisServer:
-    server = servers[RedisServer().kind]
+    server = servers[newest()]
     server.admin.flushall()
     return server
-
-
-@pytest.fixture
-async def redis(server: RedisServer, clock: ManualClock) -> AsyncIterator[RedisBackend]:
-    backend = RedisBackend(server.url, clock=clock, budget=PATIENCE)
-    yield backend
-    await backend.close()
 
 
 class TestRedisBackend(BackendContract):
@@ -74,6 +69,17 @@ class TestRedisBackend(BackendContract):
         counts = backend.stats()["token"]
         assert (counts.hits, counts.misses, counts.sets, counts.entries, counts.bytes) == (2, 1, 1, 0, 0)
         assert backend.stats()["session"].sets == 0
+
+
+class TestRedisBackendWithoutHiredis(BackendContract):
+    @pytest.fixture
+    async def backend(self, server: RedisServer, clock: ManualClock) -> AsyncIterator[Backend]:
+        backend = RedisBackend(server.url, clock=clock, budget=PATIENCE)
+        backend._connect = connector(server.url, parser_class=_AsyncRESP3Parser)
+        yield backend
+        await backend.close()
+
+    test_ping_and_stats = TestRedisBackend.test_ping_and_stats
 
 
 class TestRedisBackendOnAUnixSocket(BackendContract):
