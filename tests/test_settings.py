@@ -424,3 +424,13 @@ def test_values_accepted(ca_file: Path) -> None:
     assert settings.public == ("/health",)
     assert settings.rules == (Rule("/admin/*", scopes=("admin",)), Rule("/a", methods=("POST",)))
     assert settings.on_error is on_error
+
+
+def test_a_rule_for_an_audience_that_no_token_has_is_refused() -> None:
+    """Cognito's tokens name their client instead; without this every request under the rule would be 403."""
+    rules = [Rule("/admin/*", audience="https://api.example")]
+    error = refusal(audience_claim="client_id", rules=rules)
+    assert error.field == "rules"
+    assert "/admin/*" in error.problem
+    assert "client_id" in error.cure
+    assert build(rules=rules).rules == tuple(rules)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, cast
 
@@ -101,6 +103,8 @@ class HTTPDoor:
             ProviderUnavailable: no whole answer came in time.
             ProviderInvalid: the URL may not be fetched, or the answer is no JSON document of a decent size.
         """
+        if "httpx2" not in sys.modules:
+            await asyncio.to_thread(import_module, "httpx2")  # 0.1 s, which the loop must not stand still for
         import httpx2
 
         try:

@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     def _check_together(self) -> None:
         together.check_one_or_many(self._given())
         together.check_transport(self.trusted, allow_http=self.allow_http)
+        together.check_rule_audiences(self.rules, self.trusted)
         try:
             _ = self.policy
         except PolicyError as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from oidc_middleware.core.policy import Policy
+from oidc_middleware.core.policy import Policy, Rule
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import urls
 from oidc_middleware.settings.issuer import Issuer
@@ -50,6 +50,20 @@ def check_transport(trusted: tuple[Issuer, ...], *, allow_http: bool) -> None:
             cure = "Write https. Where the network itself is safe, allow_http=True permits it."
             raise ConfigError(field, f"{shown(url)} is not encrypted, so anybody on the way can forge tokens", cure)
         _log.warning("allow_http: %s=%s is not encrypted; whoever can change its traffic can forge tokens", field, url)
+
+
+def check_rule_audiences(rules: Iterable[Rule], trusted: tuple[Issuer, ...]) -> None:
+    """Check that a rule for an audience can be met: it reads `aud`, which the tokens of some issuers do not have.
+
+    Raises:
+        ConfigError: a rule names an audience, and an issuer's tokens name theirs in another claim.
+    """
+    for rule in rules:
+        for issuer in trusted:
+            if rule.audience is not None and issuer.audience_claim != "aud":
+                problem = f"the rule for {rule.path!r} asks for an audience, and tokens of {issuer.issuer} have no aud"
+                cure = f"Ask for claims={{{issuer.audience_claim!r}: ...}} instead."
+                raise ConfigError("rules", problem, cure)
 
 
 def warn_of_shared_audiences(trusted: tuple[Issuer, ...]) -> None:
