@@ -32,7 +32,7 @@ class ReadBatcher(Generic[V]):
         self._waiting: dict[bytes, list[Waiter]] = {}
         self._task: Task[None] | None = None
         self._closed = False
-        self.batches = 0
+        self.batches: int = 0
         """How many batches were sent."""
 
     def read(self, key: bytes) -> Future[V]:

@@ -88,7 +88,7 @@ class GroupCommitWriter:
         batch_bytes: int = _MIB,
         on_lost: Callable[[Sequence[bytes], BackendUnavailable], None] | None = None,
     ) -> None:
-        self.counts = WriteCounts()
+        self.counts: WriteCounts = WriteCounts()
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._patience = Patience(self._loop, budget)

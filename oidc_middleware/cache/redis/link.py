@@ -55,7 +55,7 @@ class Link:
         self._writer: asyncio.StreamWriter | None = None
         self._identity: tuple[bytes, bytes] | None = None
         self._lock = asyncio.Lock()
-        self.connects = 0
+        self.connects: int = 0
         """How many connections were made."""
         self.failures: Counter[FailureKind] = Counter()
         """How many round trips failed as a whole, and how many error answers came, by kind."""

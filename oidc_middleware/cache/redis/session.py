@@ -36,14 +36,14 @@ class Session:
         limits: Limits,
         on_lost: Callable[[Sequence[bytes], BackendUnavailable], None],
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._clock = clock
-        self.reading = Link(connect, limits.budget)
-        self.writing = Link(connect, limits.budget, fenced=True)
-        self.working = Link(connect, limits.budget)
-        self.links = (self.reading, self.writing, self.working)
+        self.reading: Link = Link(connect, limits.budget)
+        self.writing: Link = Link(connect, limits.budget, fenced=True)
+        self.working: Link = Link(connect, limits.budget)
+        self.links: tuple[Link, ...] = (self.reading, self.writing, self.working)
         self.reader: ReadBatcher[bytes | None] = ReadBatcher(self._fetch, limits.budget)
-        self.writer = GroupCommitWriter(
+        self.writer: GroupCommitWriter = GroupCommitWriter(
             self._send,
             limits.budget,
             max_items=limits.queue_size,
