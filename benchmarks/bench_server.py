@@ -159,6 +159,8 @@ class Load:
     def _answer(self, text: bytes) -> bytes:
         self._control.send(text)
         answer = self._control.recv(4096)
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise AssertionError(answer)
         head, _, body = answer.partition(b"\r\n\r\n")
         missing = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]) - len(body)
         return answer + self._control.recv(missing) if missing else answer
