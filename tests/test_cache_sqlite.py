@@ -19,7 +19,7 @@ import pytest
 from sqlite_peer import is_whole
 from test_cache_contract import BLACKLIST, GENERAL, HOUR, TOKEN, BackendContract, clock
 
-from oidc_middleware.cache import TYPES, Entry
+from oidc_middleware.cache import TYPES, Backend, Entry
 from oidc_middleware.cache.sqlite import SqliteBackend
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.errors import BackendUnavailable
@@ -60,7 +60,7 @@ def query(path: Path, statement: str) -> list[Any]:
 
 class TestSqliteBackend(BackendContract):
     @pytest.fixture
-    def backend(self, backend: SqliteBackend) -> SqliteBackend:
+    def backend(self, backend: SqliteBackend) -> Backend:
         return backend
 
 
@@ -290,6 +290,23 @@ async def test_who_sets_sweeps(backend: SqliteBackend, path: Path, clock: Manual
     assert query(path, "SELECT count(*) FROM entries_token") == [(4,)]
     assert (backend.stats()["token"].expired, backend.stats()["token"].entries) == (200, 4)
     assert backend.stats()["token"].bytes == 4 * 5
+
+
+async def test_a_large_clear_lets_others_write(
+    backend: SqliteBackend, other: SqliteBackend, clock: ManualClock
+) -> None:
+    end = clock.now() + HOUR
+    await backend.set_many(TOKEN, {b"%d" % n: Entry(bytes(100), end) for n in range(20_000)})
+    clearing = asyncio.create_task(backend.clear(TOKEN))
+    meanwhile = 0
+    while not clearing.done():
+        await other.set(GENERAL, b"%d" % meanwhile, b"v", end)
+        meanwhile += 1
+    await clearing
+    assert meanwhile > 0
+    assert (other.stats()["token"].entries, other.stats()["token"].bytes) == (0, 0)
+    await other.set(TOKEN, b"1", b"v", end)
+    assert await backend.exists(TOKEN, b"1")
 
 
 async def test_there_is_a_bound_and_what_must_stay_stays(path: Path, clock: ManualClock) -> None:

@@ -12,5 +12,5 @@ class Change(NamedTuple):
     keys: frozenset[bytes] | None = None
 
 
-EVERYTHING = Change()
+EVERYTHING: Change = Change()
 """What happened is not known in full: whatever was read before may be outdated."""

@@ -105,12 +105,16 @@ class SqliteBackend:
         return row is not None and is_alive(row[1], self._clock.now())
 
     async def clear(self, kind: CacheType) -> None:
-        """Delete every entry of the type, for all processes.
+        """Delete every entry of the type, for all processes; many go some at a time, so that others can write.
 
         Raises:
-            BackendUnavailable: they were not deleted, or nobody knows.
+            BackendUnavailable: not all were deleted, or nobody knows.
         """
-        await self._do(lambda transaction: transaction.clear(kind))
+        now = asyncio.get_running_loop().time
+        start = now()
+        while not await self._do(lambda transaction: transaction.clear(kind)):
+            await asyncio.sleep(now() - start)  # as much time for others; who waits for a lock looks now and then only
+            start = now()
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are, by key; between some and some others the loop gets its turn.
