@@ -18,10 +18,10 @@ from time import perf_counter
 
 from table import markdown
 
-NAMES = ("door", "first_sight", "steps", "server", "memory", "import", "cache")
+NAMES = ("door", "first_sight", "steps", "server", "memory", "import", "cache", "redis")
 PEERS = (
     *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),
-    *("cachetools", "moka-py", "theine"),
+    *("cachetools", "moka-py", "theine", "redis", "hiredis", "cashews", "aiocache"),
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -118,6 +118,8 @@ class GroupCommitWriter:
 
     def peek(self, key: bytes) -> Write | None:
         """Return the newest write of a key that is not acknowledged yet."""
+        if self._task is None:
+            return None
         item = self._queue.get(key) or self._on_wire.get(key)
         return item.write if item else None
 

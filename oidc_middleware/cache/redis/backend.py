@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import get_running_loop
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +36,18 @@ class _Room:
     sets: int = 0
     expired: int = 0
     refused: int = 0
+
+
+class _Rooms(dict[str, _Room]):
+    """The rooms by type name; one that is not there yet is made."""
+
+    def __init__(self, prefix: bytes) -> None:
+        super().__init__((name, _Room(key_prefix(prefix, name))) for name in TYPES)
+        self._prefix = prefix
+
+    def __missing__(self, name: str) -> _Room:
+        room = self[name] = _Room(key_prefix(self._prefix, name))
+        return room
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +94,20 @@ class RedisBackend:
     ) -> None:
         self._connect = connector(url, ca_file)
         self._clock = clock
+        self._now = clock.now
         self._prefix = prefix
         self._limits = Limits(budget, queue_size, queue_bytes)
         self._max_value_bytes = min(max_value_bytes, queue_bytes // 2)
         self._on_lost = on_lost
-        self._rooms = {name: _Room(key_prefix(prefix, name)) for name in TYPES}
+        self._rooms = _Rooms(prefix)
         self._session: Session | None = None
         self._closed = False
 
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none."""
-        session, room = self._open(), self._room(kind)
+        session, room = self._session, self._rooms[kind.name]
+        if session is None or session.loop is not get_running_loop():
+            session = self._open()
         full = room.prefix + key
         queued = session.writer.peek(full)
         return self._counted(room, await session.reader.read(full) if queued is None else _entry_of(queued))
@@ -112,24 +127,24 @@ class RedisBackend:
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
-        return await self._open().writer.write(Write(self._room(kind).prefix + key, None, asks=True), wait=True)
+        return await self._open().writer.write(Write(self._rooms[kind.name].prefix + key, None, asks=True), wait=True)
 
     async def exists(self, kind: CacheType, key: bytes) -> bool:
         """Tell whether there is an entry."""
-        session, full = self._open(), self._room(kind).prefix + key
+        session, full = self._open(), self._rooms[kind.name].prefix + key
         queued = session.writer.peek(full)
         entry = read_end(await session.reader.read(full) or b"") if queued is None else _entry_of(queued)
-        return entry is not None and self._clock.now() < entry.expires_at
+        return entry is not None and self._now() < entry.expires_at
 
     async def clear(self, kind: CacheType) -> None:
         """Delete every entry of the type that was there or queued when this began; one set meanwhile may go too."""
         session = self._open()
         await session.writer.flush()
-        await session.unlink(glob_of(self._room(kind).prefix))
+        await session.unlink(glob_of(self._rooms[kind.name].prefix))
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are, by key."""
-        session, room = self._open(), self._room(kind)
+        session, room = self._open(), self._rooms[kind.name]
         full = {key: room.prefix + key for key in keys}
         queued = {key: _entry_of(write) for key in full if (write := session.writer.peek(full[key])) is not None}
         far = [key for key in full if key not in queued]
@@ -177,7 +192,7 @@ class RedisBackend:
         """Write what is queued, for 5 s at most, and let go of the connections; a second time does nothing."""
         self._closed = True
         session = self._session
-        if session is not None and session.loop is asyncio.get_running_loop():
+        if session is not None and session.loop is get_running_loop():
             await session.aclose(_DRAIN)
         elif session is not None:
             self._leave(session)
@@ -190,7 +205,7 @@ class RedisBackend:
         """
         if self._closed:
             raise closed()
-        session, loop = self._session, asyncio.get_running_loop()
+        session, loop = self._session, get_running_loop()
         if session is not None and session.loop is loop:
             return session
         if session is not None:
@@ -207,7 +222,7 @@ class RedisBackend:
     def _counted(self, room: _Room, stored: bytes | Entry | None) -> Entry | None:
         """Return the entry if its end has not come, and count it."""
         entry = read_end(stored) if isinstance(stored, bytes) else stored
-        if entry is not None and self._clock.now() < entry.expires_at:
+        if entry is not None and self._now() < entry.expires_at:
             room.hits += 1
             return entry
         room.misses += 1
@@ -218,19 +233,13 @@ class RedisBackend:
         return None
 
     def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> Write:
-        room = self._room(kind)
+        room = self._rooms[kind.name]
         full = room.prefix + key
         if len(full) + len(value) > self._max_value_bytes:
             room.refused += 1
             return Write(full, None)
         room.sets += 1
-        return Write(full, value, end) if self._clock.now() < end else Write(full, None)
-
-    def _room(self, kind: CacheType) -> _Room:
-        room = self._rooms.get(kind.name)
-        if room is None:
-            room = self._rooms[kind.name] = _Room(key_prefix(self._prefix, kind.name))
-        return room
+        return Write(full, value, end) if self._now() < end else Write(full, None)
 
     def _tell_lost(self, keys: Sequence[bytes], error: BackendUnavailable) -> None:
         if self._on_lost is not None:

@@ -8,7 +8,11 @@ import struct
 from oidc_middleware.cache.backend import Entry
 
 _HEADER = struct.Struct(">Bd")
+HEADER_SIZE = _HEADER.size
+"""The bytes before a value."""
+
 _VERSION = 1
+_NEVER = math.inf
 _LONGEST_LIFE = 100 * 365 * 86_400.0
 """Redis computes ends in 64-bit milliseconds and refuses what overflows; nothing here lives for a century."""
 
@@ -37,16 +41,12 @@ def seal_end(value: bytes, expires_at: float) -> bytes:
 
 def read_end(stored: bytes) -> Entry | None:
     """Return what `seal_end` made, None for anything else that lies in Redis."""
-    if len(stored) < _HEADER.size:
+    if len(stored) < HEADER_SIZE:
         return None
     version, expires_at = _HEADER.unpack_from(stored)
-    if version != _VERSION or not math.isfinite(expires_at):
+    if version != _VERSION or not -_NEVER < expires_at < _NEVER:
         return None
-    return Entry(stored[_HEADER.size :], expires_at)
-
-
-HEADER_SIZE = _HEADER.size
-"""The bytes before a value."""
+    return Entry(stored[HEADER_SIZE:], expires_at)
 
 
 def milliseconds_left(expires_at: float, now: float) -> int:
