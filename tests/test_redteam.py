@@ -213,9 +213,10 @@ async def test_the_cache_knows_what_the_hot_set_had_no_room_for(signer: Signer) 
     door = Door(signer.jwks())
     lookup = door.oidc.authenticator.lookup
     value = b"Bearer " + signer.token(alg="EdDSA").encode()
-    await door.ask(headers=[(b"authorization", value)])
     for number in range(HOT_TOKENS):
         await door.ask(token=signer.token(alg="EdDSA", claims={"jti": f"u-{number}"}))
+    assert door.oidc.caches.token.stats().entries == 0
+    await door.ask(headers=[(b"authorization", value)])
     assert door.oidc.caches.token.stats().entries == 1
     known = lookup(value)
     assert known is not None
@@ -225,6 +226,30 @@ async def test_the_cache_knows_what_the_hot_set_had_no_room_for(signer: Signer) 
     assert lookup(value[:7] + b"A" + value[8:]) is None
     door.oidc.authenticator._known._generation.advance()
     assert lookup(value) is None
+
+
+async def test_a_hot_token_that_makes_room_is_known_to_the_cache(signer: Signer) -> None:
+    door = Door(signer.jwks())
+    oldest = signer.token(alg="EdDSA")
+    await door.ask(token=oldest)
+    for number in range(HOT_TOKENS + 16):
+        await door.ask(token=signer.token(alg="EdDSA", claims={"jti": f"u-{number}"}))
+    known = door.oidc.authenticator.lookup(b"Bearer " + oldest.encode())
+    assert known is not None
+    assert known.is_cached
+
+
+async def test_a_hot_token_whose_end_has_come_makes_room_without_a_trace(signer: Signer) -> None:
+    door = Door(signer.jwks())
+    for number in range(HOT_TOKENS):
+        await door.ask(token=signer.token(alg="EdDSA", claims={"jti": f"u-{number}"}))
+    door.clock.advance(61)
+    new = signer.token(alg="EdDSA", claims={"jti": "new"})
+    await door.ask(token=new)
+    known = door.oidc.authenticator.lookup(b"Bearer " + new.encode())
+    assert known is not None
+    assert not known.is_cached
+    assert door.oidc.caches.token.stats().entries == 0
 
 
 async def test_a_token_that_ends_while_the_issuer_is_asked_is_refused(signer: Signer) -> None:

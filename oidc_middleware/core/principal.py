@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import msgspec
 
@@ -50,22 +50,19 @@ def freeze(value: Any) -> Any:
     return value
 
 
-class Principal:
+class Principal(msgspec.Struct, gc=False, eq=False):
     """A verified identity: `request.user` of every request that passed the door.
 
     Built from the verified payload, whose JSON is read when something asks for a claim, and only then. It has what
     Starlette expects of a user (`is_authenticated`, `display_name`, `identity`) and cannot be changed.
     """
 
-    __slots__ = ("_claims", "_payload", "_scopes", "_token")
+    _payload: bytes
+    _token: bytes
+    _claims: Claims | None = None
+    _scopes: frozenset[str] | None = None
 
-    is_authenticated = True
-
-    def __init__(self, payload: bytes, token: bytes) -> None:
-        self._payload = payload
-        self._token = token
-        self._claims: Claims | None = None
-        self._scopes: frozenset[str] | None = None
+    is_authenticated: ClassVar[bool] = True
 
     @property
     def payload(self) -> bytes:
