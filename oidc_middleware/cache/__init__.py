@@ -1,22 +1,35 @@
-"""Caches: bytes with a life span, never tokens."""
+"""Caches: bytes with a life span, never tokens.
+
+What needs more than the standard library and msgspec is imported when it is first used.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from oidc_middleware.cache.backend import Backend, Counts, Entry, Health
 from oidc_middleware.cache.caches import Caches
+from oidc_middleware.cache.changes import EVERYTHING, Change
 from oidc_middleware.cache.codec import RAW, Codec, msgpack
 from oidc_middleware.cache.loading import Flights
 from oidc_middleware.cache.memory import MemoryBackend
-from oidc_middleware.cache.redis import RedisBackend
 from oidc_middleware.cache.typed import TieredBackend, TypedCache
 from oidc_middleware.cache.types import TYPES, CacheType, Limits
 
+if TYPE_CHECKING:
+    from oidc_middleware.cache.envelope import Sealer, new_secret
+    from oidc_middleware.cache.redis import RedisBackend
+    from oidc_middleware.cache.sqlite import SqliteBackend
+
 __all__ = [
+    "EVERYTHING",
     "RAW",
     "TYPES",
     "Backend",
     "CacheType",
     "Caches",
+    "Change",
     "Codec",
     "Counts",
     "Entry",
@@ -25,7 +38,25 @@ __all__ = [
     "Limits",
     "MemoryBackend",
     "RedisBackend",
+    "Sealer",
+    "SqliteBackend",
     "TieredBackend",
     "TypedCache",
     "msgpack",
+    "new_secret",
 ]
+
+
+def __getattr__(name: str) -> object:
+    match name:
+        case "Sealer" | "new_secret":
+            module = "envelope"
+        case "RedisBackend":
+            module = "redis"
+        case "SqliteBackend":
+            module = "sqlite"
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
