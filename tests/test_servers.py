@@ -24,14 +24,14 @@ from oidc_middleware.testing import FakeIssuer
 AUDIENCE = "https://api.example"
 START_SECONDS = 30
 ANSWER_SECONDS = 10
-COMMANDS: dict[str, Callable[[int], list[str]]] = {
-    "uvicorn": lambda port: ["uvicorn", "served_app:app", "--host=127.0.0.1", f"--port={port}", "--http=h11"],
+COMMANDS: dict[str, Callable[[str, int], list[str]]] = {
+    "uvicorn": lambda app, port: ["uvicorn", app, "--host=127.0.0.1", f"--port={port}", "--http=h11"],
     # Zero workers: it serves in the process that we start, and that we can end.
-    "hypercorn": lambda port: ["hypercorn", "served_app:app", f"--bind=127.0.0.1:{port}", "--workers=0"],
-    "granian": lambda port: ["granian", "served_app:app", "--interface=asgi", "--host=127.0.0.1", f"--port={port}"],
+    "hypercorn": lambda app, port: ["hypercorn", app, f"--bind=127.0.0.1:{port}", "--workers=0"],
+    "granian": lambda app, port: ["granian", app, "--interface=asgi", "--host=127.0.0.1", f"--port={port}"],
 }
 if find_spec("httptools"):  # uvicorn's other parser reads request lines differently; it needs a wheel of its own
-    COMMANDS["uvicorn-httptools"] = lambda port: [*COMMANDS["uvicorn"](port), "--http=httptools"]
+    COMMANDS["uvicorn-httptools"] = lambda app, port: [*COMMANDS["uvicorn"](app, port), "--http=httptools"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def server(
 
 
 @contextmanager
-def running(name: str, issuer_url: str, log: Path) -> Iterator[Server]:
+def running(name: str, issuer_url: str, log: Path, app: str = "served_app:app") -> Iterator[Server]:
     """Start a server on a free port, wait until it accepts connections, and end it and what it started."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -90,7 +90,7 @@ def running(name: str, issuer_url: str, log: Path) -> Iterator[Server]:
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *COMMANDS[name](port)],
+            [sys.executable, "-m", *COMMANDS[name](app, port)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -248,3 +248,19 @@ def test_websocket_refused_by_closing(server: Server, issuer: FakeIssuer) -> Non
     """P-websocket: a server that cannot deny by a response closes before it opens, and the client sees 403."""
     assert refusal(server, "/old/ws") == (403, "")
     assert refusal(server, "/old/ws", issuer.token(audience="https://other.example")) == (403, "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_demo_app(name: str, issuer: FakeIssuer, tmp_path: Path) -> None:
+    """What the demo shows under uvicorn is the same under every server."""
+    with running(name, issuer.url, tmp_path / "log", "served_demo:app") as server:
+        token = issuer.token("alice", scope="orders:read")
+        assert server.get("/health").json() == {"status": "up"}
+        assert server.get("/orders", token).json()["user"] == f"{issuer.url}#alice"
+        assert server.get("/orders").status_code == 401
+        headers = {"Authorization": f"Bearer {token}"}
+        written = httpx2.post(f"{server.url}/orders", headers=headers, trust_env=False, timeout=ANSWER_SECONDS)
+        assert (written.status_code, 'scope="orders:write"' in written.headers["WWW-Authenticate"]) == (403, True)
+        assert refusal(server, "/feed")[0] == 401
+        with connect(f"ws://127.0.0.1:{server.port}/feed", additional_headers=headers, proxy=None) as websocket:
+            assert websocket.recv(timeout=ANSWER_SECONDS) == '{"hello":"alice"}'
