@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import NamedTuple
+from urllib.parse import quote
 
 from oidc_middleware.cache.sqlite.tables import VERSION, schema
 from oidc_middleware.errors import BackendUnavailable
@@ -184,7 +185,7 @@ def _make_private(path: str) -> None:
 def _connect(path: str, patience: float) -> Connection:
     """Connect to a file that exists, so that SQLite never makes one that others may read."""
     return sqlite3.connect(
-        f"{Path(path).as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
+        f"file://{quote(path)}?mode=rw", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
     )
 
 
