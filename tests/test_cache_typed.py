@@ -70,6 +70,9 @@ class TwoTiers:
         await self.memory.set(kind, key, value, expires_at)
         self.far[kind.name, key] = Entry(value, expires_at)
 
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+        raise NotImplementedError
+
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         await self.memory.delete(kind, key)
         return self.far.pop((kind.name, key), None) is not None

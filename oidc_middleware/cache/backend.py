@@ -69,6 +69,17 @@ class Backend(Protocol):
             BackendUnavailable: also after `close`.
         """
 
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+        """Store as `set` does unless there is an entry, and wait for it; tell whether it was stored.
+
+        Of several callers with one key, on any nodes, one at most is told that it was.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: nobody knows whether it was stored; also after `close`.
+        """
+
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
 

@@ -47,6 +47,10 @@ class MemoryBackend:
         self._codecs[kind.name] = codec
         return shelf
 
+    def limit_life(self, kind: CacheType, life: float) -> None:
+        """Forget what is stored of a type from now on after `life` seconds; its entries still tell their own ends."""
+        self._shelves[kind.name].life = life
+
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none."""
         return self._read(kind, key)
@@ -60,6 +64,15 @@ class MemoryBackend:
             BackendUnavailable: after `close`.
         """
         self._write(kind, key, checked_value(value), checked_end(expires_at))
+
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+        """Store as `set` does unless there is an entry; tell whether it was stored."""
+        value, end = checked_value(value), checked_end(expires_at)
+        shelf = self._shelves[kind.name]
+        if shelf.end_of(key) is not None:
+            return False
+        self._write(kind, key, value, end)
+        return shelf.end_of(key) is not None
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
@@ -99,11 +112,8 @@ class MemoryBackend:
             shelf.close()
 
     def _read(self, kind: CacheType, key: bytes) -> Entry | None:
-        shelf = self._shelves[kind.name]
-        value, end = shelf.peek(key), shelf.end_of(key)
-        if value is None or end is None:
-            return None
-        return Entry(self._codec(kind).encode(value), end)
+        found = self._shelves[kind.name].find(key)
+        return None if found is None else Entry(self._codec(kind).encode(found[0]), found[1])
 
     def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> None:
         shelf, codec = self._shelves[kind.name], self._codec(kind)

@@ -95,6 +95,11 @@ class Shelf(Generic[V]):
         end = self._slots.ends[row]
         return end if self._now() < end else None
 
+    def find(self, key: bytes) -> tuple[V, float] | None:
+        """Return the value and the end that it was given, which may be later than that of its life here."""
+        value = self.peek(key)
+        return None if value is None else (value, self._slots.full_ends[self._index[key]])
+
     def put(self, key: bytes, value: V, expires_at: float, size: int, *, negative: bool = False) -> bool:
         """Store a value that takes `size` bytes; tell whether it is there now.
 
@@ -107,7 +112,8 @@ class Shelf(Generic[V]):
         if self._closed:
             raise BackendUnavailable("the cache is closed")
         now = self._now()
-        end = min(checked_end(expires_at), now + self.life)
+        full_end = checked_end(expires_at)
+        end = min(full_end, now + self.life)
         size += len(key) + OVERHEAD
         self._sweep(now)
         negative = negative and self._negative is not None
@@ -117,7 +123,7 @@ class Shelf(Generic[V]):
             self.delete(key)
             return False
         self._sets += 1
-        self._store(key, value, end, size, limits, negative=negative)
+        self._store(key, value, (end, full_end), size, limits, negative=negative)
         if limits is None or not self._is_full(limits, negative=negative):
             return True
         (self._make_negative_room if negative else self._make_room)(limits, now)
@@ -161,15 +167,17 @@ class Shelf(Generic[V]):
             bytes=sum(self._slots.totals),
         )
 
-    def _store(self, key: bytes, value: V, end: float, size: int, limits: Limits | None, *, negative: bool) -> None:
+    def _store(
+        self, key: bytes, value: V, ends: tuple[float, float], size: int, limits: Limits | None, *, negative: bool
+    ) -> None:
         slots, row = self._slots, self._index.get(key)
         if row is not None:
             if negative == (slots.lanes[row] == NEGATIVE):
-                slots.replace(row, value, end, size)
+                slots.replace(row, value, *ends, size)
                 return
             self._remove(row)
         in_main = limits is None or self._main_has_room(limits, size) or self._evicted_keys.discard(key)
-        self._index[key] = slots.add(key, value, end, size, NEGATIVE if negative else MAIN if in_main else SMALL)
+        self._index[key] = slots.add(key, value, *ends, size, NEGATIVE if negative else MAIN if in_main else SMALL)
 
     def _main_has_room(self, limits: Limits, size: int) -> bool:
         """Tell whether one more entry fits into the main lane's part: while it does, nobody has to show anything."""

@@ -21,15 +21,20 @@ class Slots(Generic[V]):
     the lanes' anchors: `after[anchor]` is the lane's oldest entry, `before[anchor]` its newest. Anchors and free rows
     end never (`ends` is infinite), so a sweep steps over them without asking.
 
+    `full_ends` are the ends of the entries themselves, `ends` those of their life here, which may be shorter.
+
     The columns are public: hot paths bind them once. They are the same list objects for ever.
     """
 
-    __slots__ = ("after", "before", "counts", "ends", "free", "hits", "keys", "lanes", "sizes", "totals", "values")
+    __slots__ = (
+        "after", "before", "counts", "ends", "free", "full_ends", "hits", "keys", "lanes", "sizes", "totals", "values",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
         self.values: list[V | None] = []
         self.ends: list[float] = []
+        self.full_ends: list[float] = []
         self.sizes: list[int] = []
         self.hits: list[int] = []
         self.lanes: list[int] = []
@@ -42,7 +47,9 @@ class Slots(Generic[V]):
 
     def clear(self) -> None:
         """Free every row."""
-        for column in (self.keys, self.values, self.ends, self.sizes, self.hits, self.lanes, self.after, self.before):
+        for column in (self.keys, self.values, self.ends, self.full_ends):
+            column.clear()
+        for column in (self.sizes, self.hits, self.lanes, self.after, self.before):
             column.clear()
         self.free.clear()
         for lane in _LANES:
@@ -50,22 +57,24 @@ class Slots(Generic[V]):
             self.after[lane] = self.before[lane] = lane
             self.counts[lane] = self.totals[lane] = 0
 
-    def add(self, key: bytes, value: V, end: float, size: int, lane: int) -> int:
+    def add(self, key: bytes, value: V, end: float, full_end: float, size: int, lane: int) -> int:
         """Put an entry at the new end of a lane; return its row."""
         row = self.free.pop() if self.free else self._add_row()
         self.keys[row] = key
         self.values[row] = value
         self.ends[row] = end
+        self.full_ends[row] = full_end
         self.sizes[row] = size
         self.hits[row] = 0
         self._link(row, lane)
         return row
 
-    def replace(self, row: int, value: V, end: float, size: int) -> None:
+    def replace(self, row: int, value: V, end: float, full_end: float, size: int) -> None:
         """Give an entry another value where it stands."""
         self.totals[self.lanes[row]] += size - self.sizes[row]
         self.values[row] = value
         self.ends[row] = end
+        self.full_ends[row] = full_end
         self.sizes[row] = size
 
     def remove(self, row: int) -> None:
@@ -73,7 +82,7 @@ class Slots(Generic[V]):
         self._unlink(row)
         self.keys[row] = b""
         self.values[row] = None
-        self.ends[row] = math.inf
+        self.ends[row] = self.full_ends[row] = math.inf
         self.free.append(row)
 
     def move(self, row: int, lane: int) -> None:
@@ -89,6 +98,7 @@ class Slots(Generic[V]):
         self.keys.append(b"")
         self.values.append(None)
         self.ends.append(math.inf)
+        self.full_ends.append(math.inf)
         for column in (self.sizes, self.hits, self.lanes, self.after, self.before):
             column.append(0)
         return len(self.ends) - 1

@@ -86,9 +86,11 @@ class TypedCache(Generic[V]):
             TypeError: the value is None, or can be changed.
             BackendUnavailable: after `close`, or a tier that is waited for cannot be asked.
         """
-        self.put(key, value, expires_at)
-        if self._has_more_tiers:
-            await self._backend.set(self.kind, key, self._codec.encode(value), expires_at, wait)
+        if not self._has_more_tiers:
+            self.put(key, value, expires_at)
+            return
+        footprint(value)
+        await self._backend.set(self.kind, key, self._codec.encode(value), expires_at, wait)
 
     async def delete(self, key: bytes) -> bool:
         """Delete the value in every tier; tell whether there was one."""

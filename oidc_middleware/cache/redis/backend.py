@@ -125,6 +125,26 @@ class RedisBackend:
         write = self._write(kind, key, checked_value(value), checked_end(expires_at))
         await self._open().writer.write(write, wait=_must_wait(kind, wait))
 
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+        """Store as `set` does unless there is an entry, and wait for it; tell whether it was stored.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: nobody knows whether it was stored; after `close`.
+        """
+        value, end = checked_value(value), checked_end(expires_at)
+        session, room = self._open(), self._rooms[kind.name]
+        full = room.prefix + key
+        if len(full) + len(value) > self._max_value_bytes:
+            room.refused += 1
+            return False
+        if session.writer.peek(full) is not None:
+            await session.writer.flush()
+        added = await session.add(Write(full, value, end))
+        room.sets += added
+        return added
+
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
         return await self._open().writer.write(Write(self._rooms[kind.name].prefix + key, None, asks=True), wait=True)

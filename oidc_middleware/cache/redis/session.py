@@ -60,6 +60,17 @@ class Session:
         (reply,) = await self.working.ask(command(b"PING"))
         _checked(reply)
 
+    async def add(self, write: Write) -> bool:
+        """Store a value where there is none; tell whether that was so.
+
+        It takes the connection of the writes: order holds there, across faults as well.
+        """
+        words = _command_of(write, self._clock.now(), b"NX")
+        if words is None:
+            return False
+        (reply,) = await self.writing.ask(words)
+        return _checked(reply) is not None
+
     async def unlink(self, pattern: bytes) -> None:
         """Delete every key that matches a pattern of `SCAN`, a bounded number at a time."""
         cursor = b"0"
@@ -97,7 +108,7 @@ class Session:
         for write in writes:
             if write.asks:
                 commands.append(command(b"GETRANGE", write.key, b"0", b"%d" % (HEADER_SIZE - 1)))
-            commands.append(_command_of(write, now))
+            commands.append(_command_of(write, now) or command(b"DEL", write.key))
         replies = iter(await self.writing.ask(*commands))
         results: list[bool | BackendUnavailable] = []
         for write in writes:
@@ -107,12 +118,15 @@ class Session:
         return results
 
 
-def _command_of(write: Write, now: float) -> bytes:
-    """Return the command of a write that leaves at `now`: time spent in the queue never lengthens a life."""
+def _command_of(write: Write, now: float, *words: bytes) -> bytes | None:
+    """Return the `SET` of a write that leaves at `now`, None when nothing is to be stored.
+
+    Time spent in the queue never lengthens a life.
+    """
     life = milliseconds_left(write.expires_at, now)
     if write.value is None or not life:
-        return command(b"DEL", write.key)
-    return command(b"SET", write.key, seal_end(write.value, write.expires_at), b"PX", b"%d" % life)
+        return None
+    return command(b"SET", write.key, seal_end(write.value, write.expires_at), b"PX", b"%d" % life, *words)
 
 
 def _lives(header: Any, now: float) -> bool:

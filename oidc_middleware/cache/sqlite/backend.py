@@ -86,6 +86,21 @@ class SqliteBackend:
         """
         await self._store(kind, [(key, checked_value(value), checked_end(expires_at))])
 
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+        """Store as `set` does unless there is an entry; tell whether it was stored.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: nobody knows whether it was stored; after `close`.
+        """
+        value, end = checked_value(value), checked_end(expires_at)
+        size = len(key) + len(value)
+        if size > _LARGEST:
+            self._worker.tallies[kind.name].refused += 1
+            return False
+        return await self._do(lambda transaction: transaction.add(kind, key, value, end), size)
+
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one.
 

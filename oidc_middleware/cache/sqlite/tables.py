@@ -129,6 +129,14 @@ class Transaction:
         if kind.coherence == "replicated" or (kind.coherence == "invalidated" and row is not None):
             self._tell(kind.name, key)
 
+    def add(self, kind: CacheType, key: bytes, value: bytes, ends: float) -> bool:
+        """Store a value where there is none that lives; tell whether it was stored."""
+        row = self._db.execute(self._statements[kind.name].find, (key,)).fetchone()
+        if self._now >= ends or (row is not None and is_alive(row[1], self._now)):
+            return False
+        self.set(kind, key, value, ends)
+        return True
+
     def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete an entry; tell whether there was one that had not ended."""
         of = self._statements[kind.name]
