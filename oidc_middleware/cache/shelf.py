@@ -173,11 +173,11 @@ class Shelf(Generic[V]):
         slots, row = self._slots, self._index.get(key)
         if row is not None:
             if negative == (slots.lanes[row] == NEGATIVE):
-                slots.replace(row, value, *ends, size)
+                slots.replace(row, value, ends, size)
                 return
             self._remove(row)
         in_main = limits is None or self._main_has_room(limits, size) or self._evicted_keys.discard(key)
-        self._index[key] = slots.add(key, value, *ends, size, NEGATIVE if negative else MAIN if in_main else SMALL)
+        self._index[key] = slots.add(key, value, ends, size, NEGATIVE if negative else MAIN if in_main else SMALL)
 
     def _main_has_room(self, limits: Limits, size: int) -> bool:
         """Tell whether one more entry fits into the main lane's part: while it does, nobody has to show anything."""

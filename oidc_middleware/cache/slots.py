@@ -47,8 +47,10 @@ class Slots(Generic[V]):
 
     def clear(self) -> None:
         """Free every row."""
-        for column in (self.keys, self.values, self.ends, self.full_ends):
-            column.clear()
+        self.keys.clear()
+        self.values.clear()
+        for ends in (self.ends, self.full_ends):
+            ends.clear()
         for column in (self.sizes, self.hits, self.lanes, self.after, self.before):
             column.clear()
         self.free.clear()
@@ -57,24 +59,22 @@ class Slots(Generic[V]):
             self.after[lane] = self.before[lane] = lane
             self.counts[lane] = self.totals[lane] = 0
 
-    def add(self, key: bytes, value: V, end: float, full_end: float, size: int, lane: int) -> int:
-        """Put an entry at the new end of a lane; return its row."""
+    def add(self, key: bytes, value: V, ends: tuple[float, float], size: int, lane: int) -> int:
+        """Put an entry, with its end here and its full end, at the new end of a lane; return its row."""
         row = self.free.pop() if self.free else self._add_row()
         self.keys[row] = key
         self.values[row] = value
-        self.ends[row] = end
-        self.full_ends[row] = full_end
+        self.ends[row], self.full_ends[row] = ends
         self.sizes[row] = size
         self.hits[row] = 0
         self._link(row, lane)
         return row
 
-    def replace(self, row: int, value: V, end: float, full_end: float, size: int) -> None:
+    def replace(self, row: int, value: V, ends: tuple[float, float], size: int) -> None:
         """Give an entry another value where it stands."""
         self.totals[self.lanes[row]] += size - self.sizes[row]
         self.values[row] = value
-        self.ends[row] = end
-        self.full_ends[row] = full_end
+        self.ends[row], self.full_ends[row] = ends
         self.sizes[row] = size
 
     def remove(self, row: int) -> None:
