@@ -228,8 +228,9 @@ async def test_a_device_is_no_file(backend: SqliteBackend, path: Path) -> None:
 async def test_the_directory_may_come_later(tmp_path: Path, clock: ManualClock) -> None:
     backend = SqliteBackend(tmp_path / "later" / "cache.db", clock=clock)
     for call in (backend.get(TOKEN, b"k"), backend.delete(TOKEN, b"k"), backend.clear(TOKEN)):
-        with pytest.raises(BackendUnavailable, match="No such file"):
+        with pytest.raises(BackendUnavailable, match="No such file") as refusal:
             await call
+        assert refusal.value.kind == "link"
     assert not (await backend.ping()).healthy
     (tmp_path / "later").mkdir()
     await backend.set(TOKEN, b"k", b"v", clock.now() + HOUR)

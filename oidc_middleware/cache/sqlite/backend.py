@@ -17,7 +17,7 @@ from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, ch
 from oidc_middleware.cache.changes import Change
 from oidc_middleware.cache.sqlite.tables import Transaction, is_alive
 from oidc_middleware.cache.sqlite.watch import Watch
-from oidc_middleware.cache.sqlite.worker import NotOpenError, Worker, describe
+from oidc_middleware.cache.sqlite.worker import NotOpenError, Worker, describe, kind_of
 from oidc_middleware.cache.types import TYPES, CacheType
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable
@@ -250,7 +250,7 @@ class SqliteBackend:
                 return self._worker.read(ask)
             except (NotOpenError, sqlite3.Error) as again:
                 if now() >= end:
-                    raise BackendUnavailable(f"{self.path}: {describe(again)}") from again
+                    raise BackendUnavailable(f"{self.path}: {describe(again)}", kind_of(again)) from again
                 error = again
 
     async def _open_or_pause(self) -> None:
@@ -270,7 +270,8 @@ class SqliteBackend:
 
     def _give_up(self, future: Future[T]) -> None:
         if not future.done():
-            future.set_exception(BackendUnavailable(f"{self.path}: no answer within {self._budget:g} s"))
+            detail = f"{self.path}: no answer within {self._budget:g} s"
+            future.set_exception(BackendUnavailable(detail, "timeout"))
 
 
 def _read_all(select: str, keys: list[bytes], db: Connection) -> list[tuple[bytes, float] | None]:

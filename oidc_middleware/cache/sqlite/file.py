@@ -86,7 +86,7 @@ def open_file(
         sqlite3.Error, OSError: it cannot be opened.
     """
     if Path(path).is_dir():
-        raise BackendUnavailable(f"{path} is a directory")
+        raise BackendUnavailable(f"{path} is a directory", "link")
     with _alone(path, patience) as lock:
         if broken is not None and identity(path) == broken:
             _set_aside(path, "is damaged")
@@ -139,7 +139,7 @@ def _see_to_file(path: str, lock: Connection) -> None:
         _make(path)
     found = Path(path).stat()
     if not stat.S_ISREG(found.st_mode):
-        raise BackendUnavailable(f"{path} is no file")
+        raise BackendUnavailable(f"{path} is no file", "link")
     mark = found.st_ino & 0x7FFFFFFF
     (owner,) = lock.execute("PRAGMA user_version").fetchone()
     if owner not in {0, mark}:  # 0: somebody removed the lock, and what lies beside the file may be in use
@@ -155,7 +155,7 @@ def _open(path: str, kinds: tuple[str, ...], patience: float, lock: Connection, 
         version = _version(path, writer)
         if version not in {0, VERSION}:
             if not is_first:
-                raise BackendUnavailable(f"{path} is of version {version} now: a newer process uses it")
+                raise BackendUnavailable(f"{path} is of version {version} now: a newer process uses it", "link")
             writer.close()
             _set_aside(path, f"is of version {version}, not {VERSION}")
             _see_to_file(path, lock)
@@ -170,7 +170,7 @@ def _open(path: str, kinds: tuple[str, ...], patience: float, lock: Connection, 
             _make_private(name)
         found = identity(path)
         if found is None:
-            raise BackendUnavailable(f"{path} was removed while it was opened")
+            raise BackendUnavailable(f"{path} was removed while it was opened", "link")
         undo.pop_all()
         return SharedFile(path, found, os.urandom(8), writer, reader, watcher)
 
@@ -201,7 +201,7 @@ def _version(path: str, db: Connection) -> int:
     if application == _APPLICATION:
         return int(version)
     if application or version or tables:
-        raise BackendUnavailable(f"{path} is a database of another application")
+        raise BackendUnavailable(f"{path} is a database of another application", "link")
     return 0
 
 
@@ -209,7 +209,7 @@ def _prepare(path: str, db: Connection, kinds: tuple[str, ...]) -> None:
     """Set the connection that writes, and make the tables that are missing: nothing is written where none are."""
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise BackendUnavailable(f"{path} lies on a file system that processes cannot share (no WAL)")
+        raise BackendUnavailable(f"{path} lies on a file system that processes cannot share (no WAL)", "link")
     # Nothing committed is lost when a process dies; when the machine does, the last moments of a cache may go.
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA journal_size_limit = 16777216")
@@ -234,7 +234,7 @@ def _set_aside(path: str, why: str) -> None:
     names = (f"{path}.aside-{number}" for number in range(1, _MOST_ASIDE + 1))
     free = next((name for name in names if not os.path.lexists(name)), None)
     if free is None:
-        raise BackendUnavailable(f"{path} {why}, and {_MOST_ASIDE} such files lie beside it already")
+        raise BackendUnavailable(f"{path} {why}, and {_MOST_ASIDE} such files lie beside it already", "link")
     Path(path).rename(free)
     _remove_leftovers(path)
     _LOGGER.error("the shared cache %s %s; it is now %s, and the cache starts empty", path, why, free)

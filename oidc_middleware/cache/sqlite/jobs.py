@@ -81,7 +81,7 @@ def _settle(landed: list[tuple[Future[Any], Any]]) -> None:
         if future.done():
             continue
         if isinstance(result, BackendUnavailable):
-            future.set_exception(BackendUnavailable(result.detail))  # each its own: raising one adds to it
+            future.set_exception(BackendUnavailable(result.detail, result.kind))  # each its own: raising one adds to it
         elif isinstance(result, Exception):
             future.set_exception(result)
         else:

@@ -11,6 +11,7 @@ import weakref
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from errno import EDQUOT, ENOSPC
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from oidc_middleware.cache.sqlite.file import Identity, SharedFile, is_damage, o
 from oidc_middleware.cache.sqlite.jobs import Job, Jobs, land
 from oidc_middleware.cache.sqlite.tables import Statements, Tally, Transaction
 from oidc_middleware.clock import Clock
-from oidc_middleware.errors import BackendUnavailable
+from oidc_middleware.errors import BackendUnavailable, FailureKind
 
 T = TypeVar("T")
 
@@ -28,6 +29,14 @@ _GLANCE = 0.02
 # After these the connections are as good as before: somebody else writes, or there is no room. To open the file anew
 # would need room, too.
 _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG})
+_KINDS: Mapping[str, FailureKind] = {
+    "SQLITE_BUSY": "busy",
+    "SQLITE_LOCKED": "busy",
+    "SQLITE_READONLY": "readonly",
+    "SQLITE_FULL": "full",
+    "SQLITE_PERM": "auth",
+    "SQLITE_AUTH": "auth",
+}
 _PASSING_IO = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
 
 
@@ -176,7 +185,7 @@ class Worker:
             return error
         except (sqlite3.Error, OSError) as error:
             self._lose(error)
-            return BackendUnavailable(f"{self._path}: {describe(error)}")
+            return BackendUnavailable(f"{self._path}: {describe(error)}", kind_of(error))
         except Exception as error:
             _LOGGER.exception("the shared cache %s failed", self._path)
             self._lose(error)
@@ -276,6 +285,16 @@ class Worker:
 def _passes(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in _PASSING or code in _PASSING_IO
+
+
+def kind_of(error: Exception) -> FailureKind:
+    """Return where the fault lies; a file that cannot be opened, read or written is a link that does not work."""
+    if isinstance(error, PermissionError):
+        return "auth"
+    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT}:
+        return "full"
+    name = getattr(error, "sqlite_errorname", "")
+    return next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), "link")
 
 
 def describe(error: Exception) -> str:
