@@ -114,7 +114,9 @@ class TestWrites:
         """Y-pipeline: each answer is looked at."""
         wire = Wire()
         lost: list[tuple[list[bytes], str]] = []
-        writer = writes_on(wire, on_lost=lambda keys, error: lost.append((list(keys), error.kind)))
+        writer = writes_on(
+            wire, on_lost=lambda writes, error: lost.append(([write.key for write in writes], error.kind))
+        )
         full = BackendUnavailable("OOM", "full")
         wire.answer = lambda write: full if write.key == b"1" else False
         results = await asyncio.gather(
@@ -127,7 +129,7 @@ class TestWrites:
     async def test_a_failing_batch_is_lost_and_told_and_the_next_one_goes_on(self) -> None:
         wire = Wire()
         lost: list[bytes] = []
-        writer = writes_on(wire, on_lost=lambda keys, _: lost.extend(keys))
+        writer = writes_on(wire, on_lost=lambda writes, _: lost.extend(write.key for write in writes))
         wire.answer = fails_with(BackendUnavailable("down", "link"))
         await writer.write(put(b"queued"), wait=False)
         with pytest.raises(BackendUnavailable, match="down") as caught:
@@ -258,13 +260,17 @@ class TestAFullQueue:
         assert len(writer) == 0
 
     async def test_who_waits_for_room_in_vain_is_told(self) -> None:
-        wire, writer = await self.held(max_items=1, budget=0.05)
+        lost: list[bytes] = []
+        wire, writer = await self.held(
+            max_items=1, budget=0.05, on_lost=lambda writes, _: lost.extend(write.key for write in writes)
+        )
         tasks = [start(writer.write(put(b"%d" % n), wait=True)) for n in range(3)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [BackendUnavailable] * 3
         wire.gate.set()
         await writer.flush()
         assert wire.sent_keys() == [[b"first"], [b"0"]], "what never found room is not written later"
+        assert lost == [b"1", b"2"]
 
     async def test_a_later_write_of_a_key_does_not_overtake_one_that_waits_for_room(self) -> None:
         wire, writer = await self.held(max_items=1)
@@ -293,10 +299,12 @@ class TestAFullQueue:
         assert writer._sets == 0
 
     async def test_what_can_never_fit_is_refused_at_once(self) -> None:
-        writer = writes_on(Wire(), max_bytes=1000)
+        lost: list[Write] = []
+        writer = writes_on(Wire(), max_bytes=1000, on_lost=lambda writes, _: lost.extend(writes))
         with pytest.raises(BackendUnavailable, match="too many") as caught:
             await writer.write(put(b"k", bytes(2000)), wait=True)
         assert caught.value.kind == "local"
+        assert lost == [put(b"k", bytes(2000))], "what is there under its key is outdated"
 
 
 class TestTheEnd:
@@ -323,7 +331,7 @@ class TestTheEnd:
     async def test_patience_ends(self) -> None:
         wire = Wire(held=True)
         lost: list[bytes] = []
-        writer = writes_on(wire, on_lost=lambda keys, _: lost.extend(keys), max_items=1)
+        writer = writes_on(wire, on_lost=lambda writes, _: lost.extend(write.key for write in writes), max_items=1)
         tasks = [start(writer.write(put(b"on wire"), wait=True))]
         await until(lambda: wire.batches)
         await writer.write(put(b"queued"), wait=False)
@@ -333,7 +341,7 @@ class TestTheEnd:
         for task in tasks:
             with pytest.raises(BackendUnavailable, match="closed"):
                 await task
-        assert lost == [b"on wire", b"queued", b"waits"], "what never found room was never taken"
+        assert lost == [b"on wire", b"queued", b"waits", b"outside"]
         assert len(writer) == 0
 
     async def test_who_waits_for_room_is_written_too(self) -> None:

@@ -19,7 +19,9 @@ from oidc_middleware.cache.types import TYPES, CacheType, Limits
 
 if TYPE_CHECKING:
     from oidc_middleware.cache.envelope import Sealer, new_secret
+    from oidc_middleware.cache.hybrid import HybridBackend
     from oidc_middleware.cache.redis import RedisBackend
+    from oidc_middleware.cache.sealed import SealedBackend
     from oidc_middleware.cache.sqlite import SqliteBackend
 
 __all__ = [
@@ -35,9 +37,11 @@ __all__ = [
     "Entry",
     "Flights",
     "Health",
+    "HybridBackend",
     "Limits",
     "MemoryBackend",
     "RedisBackend",
+    "SealedBackend",
     "Sealer",
     "SqliteBackend",
     "TieredBackend",
@@ -51,8 +55,12 @@ def __getattr__(name: str) -> object:
     match name:
         case "Sealer" | "new_secret":
             module = "envelope"
+        case "HybridBackend":
+            module = "hybrid"
         case "RedisBackend":
             module = "redis"
+        case "SealedBackend":
+            module = "sealed"
         case "SqliteBackend":
             module = "sqlite"
         case _:

@@ -51,6 +51,14 @@ class MemoryBackend:
         """Forget what is stored of a type from now on after `life` seconds; its entries still tell their own ends."""
         self._shelves[kind.name].life = life
 
+    def expire(self, kind: CacheType, key: bytes) -> None:
+        """Let the entry end now; a type that keeps stale values keeps it as one."""
+        self._shelves[kind.name].expire(key)
+
+    def expire_all(self, kind: CacheType) -> None:
+        """Let every entry of the type end now."""
+        self._shelves[kind.name].expire_all()
+
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none."""
         return self._read(kind, key)

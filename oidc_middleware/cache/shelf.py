@@ -138,6 +138,24 @@ class Shelf(Generic[V]):
         self._remove(row)
         return was_alive
 
+    def expire(self, key: bytes) -> None:
+        """Let the entry end now: it is deleted, or becomes a stale one where the type keeps those."""
+        row = self._index.get(key)
+        if row is None:
+            return
+        if not self._stale:
+            self._remove(row)
+            return
+        self._slots.ends[row] = min(self._slots.ends[row], self._now())
+
+    def expire_all(self) -> None:
+        """Let every entry end now."""
+        if not self._stale:
+            self.clear()
+            return
+        for key in self._index:
+            self.expire(key)
+
     def clear(self) -> None:
         """Delete every entry."""
         self._index.clear()

@@ -73,8 +73,8 @@ class GroupCommitWriter:
     becomes a delete, so that the value which it should have replaced does not live on; deletes are never dropped. Where
     that makes no room, callers that wait do so for `budget` seconds at most, in order; others get BackendUnavailable.
 
-    `on_lost` is told the keys of writes that failed or have an unknown outcome. For one event loop, the one that runs
-    when it is made.
+    `on_lost` is told the writes that failed, have an unknown outcome, or found no room. For one event loop, the one
+    that runs when it is made.
     """
 
     def __init__(  # the limits belong together
@@ -86,7 +86,7 @@ class GroupCommitWriter:
         max_bytes: int = 16 * _MIB,
         batch_items: int = 256,
         batch_bytes: int = _MIB,
-        on_lost: Callable[[Sequence[bytes], BackendUnavailable], None] | None = None,
+        on_lost: Callable[[Sequence[Write], BackendUnavailable], None] | None = None,
     ) -> None:
         self.counts: WriteCounts = WriteCounts()
         self._send = send
@@ -187,13 +187,14 @@ class GroupCommitWriter:
 
     def _lose_the_rest(self) -> None:
         left = [*self._on_wire.values(), *self._queue.values()]
-        outside = [waiter for _, waiter in self._outside]
+        outside = list(self._outside)
         self._on_wire, self._sets, self._bytes = {}, 0, 0
         for queue in (self._queue, self._droppable, self._outside):
             queue.clear()
-        for waiter in outside:
+        for _, waiter in outside:
             fail(waiter, closed())
         self._settle(left, [closed()] * len(left))
+        self._report([write for write, _ in outside], closed())
 
     def _take_in(self, write: Write, waiter: Waiter | None) -> None:
         if self._closed:
@@ -205,7 +206,9 @@ class GroupCommitWriter:
             self._outside.append((write, waiter))
         else:
             self.counts.refused += 1
-            raise BackendUnavailable("too many writes wait already")
+            refusal = BackendUnavailable("too many writes wait already")
+            self._report([write], refusal)
+            raise refusal
 
     def _put(self, write: Write, waiter: Waiter | None) -> None:
         item = self._queue.get(write.key)
@@ -286,14 +289,16 @@ class GroupCommitWriter:
             write, waiter = self._outside.popleft()
             if not waiter.done():
                 self._put(write, waiter)
+            else:
+                self._report([write], BackendUnavailable("no room in time", "timeout"))
         return batch
 
     def _settle(self, items: Sequence[_Item], results: Sequence[bool | BackendUnavailable]) -> None:
-        lost: list[bytes] = []
+        lost: list[Write] = []
         reason: BackendUnavailable | None = None
         for item, result in zip(items, results, strict=True):
             if isinstance(result, BackendUnavailable):
-                lost.append(item.write.key)
+                lost.append(item.write)
                 reason = result
             for waiter, answer in item.waiters:
                 if isinstance(result, BackendUnavailable):
@@ -301,8 +306,13 @@ class GroupCommitWriter:
                 elif not waiter.done():
                     waiter.set_result(result if answer is None else answer)
         self.counts.lost += len(lost)
-        if reason is not None and self._on_lost is not None:
-            try:
-                self._on_lost(lost, reason)
-            except Exception:
-                _LOGGER.exception("whoever keeps account of lost writes failed")
+        if reason is not None:
+            self._report(lost, reason)
+
+    def _report(self, lost: Sequence[Write], reason: BackendUnavailable) -> None:
+        if not lost or self._on_lost is None:
+            return
+        try:
+            self._on_lost(lost, reason)
+        except Exception:
+            _LOGGER.exception("whoever keeps account of lost writes failed")

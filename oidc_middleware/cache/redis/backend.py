@@ -74,9 +74,9 @@ class RedisBackend:
     `bytes` of `stats` are 0.
 
     `ca_file` adds a private authority for `rediss://`. A value of more than `max_value_bytes` with its key is not sent:
-    its key is deleted, and the refusal counted. `on_lost` is told (type, key) of writes that failed or whose outcome is
-    unknown; they may still take effect until the next connection for writes is made, or, for users without the
-    permission for `CLIENT INFO` and `CLIENT KILL`, later.
+    its key is deleted, and the refusal counted. `on_lost` is told (type, key) of writes that failed, whose outcome is
+    unknown, or that found no room; they may still take effect until the next connection for writes is made, or, for
+    users without the permission for `CLIENT INFO` and `CLIENT KILL`, later.
     """
 
     def __init__(
@@ -261,9 +261,9 @@ class RedisBackend:
         room.sets += 1
         return Write(full, value, end) if self._now() < end else Write(full, None)
 
-    def _tell_lost(self, keys: Sequence[bytes], error: BackendUnavailable) -> None:
+    def _tell_lost(self, writes: Sequence[Write], error: BackendUnavailable) -> None:
         if self._on_lost is not None:
-            self._on_lost([split_key(self._prefix, key) for key in keys], error)
+            self._on_lost([split_key(self._prefix, write.key) for write in writes], error)
 
 
 def _entry_of(write: Write) -> Entry:

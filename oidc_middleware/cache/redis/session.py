@@ -34,7 +34,7 @@ class Session:
         connect: Callable[[], Any],
         clock: Clock,
         limits: Limits,
-        on_lost: Callable[[Sequence[bytes], BackendUnavailable], None],
+        on_lost: Callable[[Sequence[Write], BackendUnavailable], None],
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._clock = clock

@@ -1,0 +1,387 @@
+"""The hybrid backend: memory first, a shared tier beneath it, and neither ever fails the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Task, get_running_loop
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
+from random import random as chance
+
+from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.breaker import Thresholds
+from oidc_middleware.cache.hybrid.delivery import failure_of
+from oidc_middleware.cache.hybrid.overview import Overview
+from oidc_middleware.cache.hybrid.placeholders import Placeholders
+from oidc_middleware.cache.hybrid.rooms import Room, Rooms
+from oidc_middleware.cache.hybrid.session import Session
+from oidc_middleware.cache.hybrid.standing import Standing
+from oidc_middleware.cache.hybrid.tiers import Tiers
+from oidc_middleware.cache.hybrid.unsettled import Unsettled
+from oidc_middleware.cache.hybrid.writes import OnWritten, Writes
+from oidc_middleware.cache.memory import MemoryBackend
+from oidc_middleware.cache.types import CacheType
+from oidc_middleware.cache.waiters import closed
+from oidc_middleware.cache.writer import Write, WriteCounts
+from oidc_middleware.clock import Clock
+from oidc_middleware.errors import BackendUnavailable
+
+_MIB = 1024 * 1024
+_DRAIN = 5.0
+_LOGGER = logging.getLogger("oidc_middleware.cache")
+
+
+class HybridBackend:
+    """A `TieredBackend`: memory over a tier that several nodes share, which may hang, fail, lose data and come back.
+
+    - A read asks memory, then the shared tier, and fills memory unless the key changed here meanwhile. Memory keeps an
+      entry no longer than its type's row says.
+    - A write goes to memory first, and to the shared tier through one ordered queue. Writes of the types `synchronous`
+      wait for their acknowledgement, `budget` seconds at most, and raise `BackendUnavailable` without it; what memory
+      has stays. All other writes return at once.
+    - While the shared tier fails, it is left alone, reads and writes each for themselves, and tried in the background.
+      A read that memory cannot answer is then a miss. Of the types `irreplaceable` it raises: their entries have no
+      other source, and "not there" would be believed.
+    - What the shared tier missed is not written later over what others wrote since: those keys are deleted, there and
+      in memory, when it is back. Of the types `irreplaceable`, what was added (and every entry of a replicated type) is
+      kept and added then; what was changed stays as it was there.
+
+    `on_fallback` is told when memory has to do alone, and when it no longer has. `on_written` is told, batch by batch,
+    what this node changed in the shared tier. `random` returns numbers from 0 to 1. One event loop at a time uses it;
+    when that one is closed, the next one may.
+    """
+
+    def __init__(
+        self,
+        primary: MemoryBackend,
+        secondary: Backend,
+        *,
+        clock: Clock,
+        synchronous: frozenset[str] = frozenset({"blacklist", "token"}),
+        irreplaceable: frozenset[str] = frozenset({"blacklist", "session"}),
+        queue_size: int = 1000,
+        queue_bytes: int = 16 * _MIB,
+        budget: float = 0.25,
+        thresholds: Thresholds | None = None,
+        logger: logging.Logger = _LOGGER,
+        random: Callable[[], float] = chance,
+        on_fallback: Callable[[bool], None] | None = None,
+        on_written: OnWritten | None = None,
+    ) -> None:
+        self._memory = primary
+        self._synchronous = synchronous
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        self._clock = clock
+        self._logger = logger
+        self._random = random
+        self._on_written = on_written
+        self._standing = Standing(clock, random, thresholds, logger, on_fallback)
+        self._tiers = Tiers(
+            memory=primary,
+            shared=secondary,
+            rooms=Rooms(primary),
+            placeholders=Placeholders(),
+            unsettled=Unsettled(),
+            standing=self._standing,
+            irreplaceable=irreplaceable,
+            now=clock.now,
+            budget=budget,
+        )
+        self._session: Session | None = None
+        self._closing: Task[None] | None = None
+        self._closed = False
+
+    @property
+    def memory(self) -> MemoryBackend:
+        """The tier that can be read without waiting."""
+        return self._memory
+
+    @property
+    def fallback(self) -> bool:
+        """Whether memory does alone for now, for reads, writes or both."""
+        return self._standing.fallback
+
+    # ------------------------------------------------------------------------------------------------------------ reads
+
+    async def get(self, kind: CacheType, key: bytes) -> Entry | None:
+        """Return the entry, None when there is none, or when the shared tier cannot be asked.
+
+        Raises:
+            BackendUnavailable: the shared tier cannot be asked, and the type is irreplaceable; after `close`.
+        """
+        room = self._tiers.rooms.of(kind)
+        if await self._memory.exists(kind, key):
+            return await self._memory.get(kind, key)
+        return self._counted(room, await self._read(room, key))
+
+    async def exists(self, kind: CacheType, key: bytes) -> bool:
+        """Tell whether a tier has an entry.
+
+        Raises:
+            BackendUnavailable: as `get` does.
+        """
+        return await self._memory.exists(kind, key) or await self._read(self._tiers.rooms.of(kind), key) is not None
+
+    async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """Return the entries that there are, by key.
+
+        Raises:
+            BackendUnavailable: as `get` does.
+        """
+        room = self._tiers.rooms.of(kind)
+        wanted = list(dict.fromkeys(keys))
+        near = [key for key in wanted if await self._memory.exists(kind, key)]
+        entries = await self._memory.get_many(kind, near)
+        far = [key for key in wanted if key not in entries]
+        if not far:
+            return entries
+        found, failure = await self._open().reads.read_many([room.prefix + key for key in far])
+        if failure is not None and kind.name in self._tiers.irreplaceable:
+            raise failure
+        for key in far:
+            entry = self._counted(room, found.get(room.prefix + key))
+            if entry is not None:
+                entries[key] = entry
+        return entries
+
+    async def _read(self, room: Room, key: bytes) -> Entry | None:
+        try:
+            return await self._open().reads.read(room.prefix + key)
+        except BackendUnavailable:
+            if self._closed or room.kind.name in self._tiers.irreplaceable:
+                raise
+            return None
+
+    def _counted(self, room: Room, entry: Entry | None) -> Entry | None:
+        room.hits += entry is not None
+        room.misses += entry is None
+        return entry
+
+    # ----------------------------------------------------------------------------------------------------------- writes
+
+    async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: FBT001
+        """Store a copy of `value` until `expires_at` (Unix time in seconds); an end in the past deletes the key.
+
+        `wait` tells whether to return only after the shared tier has it; None: for the types `synchronous`.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: the shared tier is waited for and did not acknowledge it; memory has it. After `close`.
+        """
+        await self._store(kind, [(key, checked_value(value), checked_end(expires_at))], wait)
+
+    async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
+        """Do what `set` does, for many; when one of them is wrong, none is stored."""
+        await self._store(
+            kind, [(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()], wait
+        )
+
+    async def _store(self, kind: CacheType, entries: list[tuple[bytes, bytes, float]], wait: bool | None) -> None:  # noqa: FBT001
+        session, room = self._open(), self._tiers.rooms.of(kind)
+        for key, value, end in entries:
+            self._tiers.placeholders.drop(room.prefix + key)
+            await self._memory.set(kind, key, value, end)
+        now = self._clock.now()
+        writes = [Write(room.prefix + key, value if now < end else None, end) for key, value, end in entries]
+        must_wait = self._must_wait(kind, wait)
+        try:
+            if len(writes) == 1:
+                await session.writes.writer.write(writes[0], wait=must_wait)
+            else:
+                await session.writes.writer.write_many(writes, wait=must_wait)
+        except BackendUnavailable:
+            if must_wait:
+                raise
+
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+        """Store as `set` does unless a tier has an entry, and wait for it; tell whether it was stored.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: `value` is not bytes-like.
+            BackendUnavailable: the shared tier did not say whether it stored it. Of the types `irreplaceable`, this
+                node has the entry all the same and adds it when the tier is back. After `close`.
+        """
+        entry = Entry(checked_value(value), checked_end(expires_at))
+        session, room = self._open(), self._tiers.rooms.of(kind)
+        return await session.apart(self._add(session, room, key, entry))
+
+    async def _add(self, session: Session, room: Room, key: bytes, entry: Entry) -> bool:
+        tiers, full = self._tiers, room.prefix + key
+        if not self._clock.now() < entry.expires_at or await self._memory.exists(room.kind, key):
+            return False
+        known = session.reads.known(full)
+        if known is not None and known.entry is not None:
+            return False
+        try:
+            if known is not None:
+                await session.writes.delete(full)
+            return await session.writes.add(room, key, entry)
+        except BackendUnavailable:
+            if room.kind.name in tiers.irreplaceable and not await self._memory.exists(room.kind, key):
+                await self._memory.set(room.kind, key, *entry)
+                tiers.unsettled.must_add(full, entry)
+            raise
+
+    async def delete(self, kind: CacheType, key: bytes, wait: bool | None = None) -> bool:  # noqa: FBT001
+        """Delete the entry in both tiers; tell whether there was one.
+
+        `wait` tells whether to raise when the shared tier did not acknowledge it; None: for the types `synchronous`. Of
+        other types the answer is then that of memory. The shared tier makes up for it when it is back.
+
+        Raises:
+            BackendUnavailable: the shared tier did not acknowledge it; memory did. After `close`.
+        """
+        session, room = self._open(), self._tiers.rooms.of(kind)
+        self._tiers.placeholders.drop(room.prefix + key)
+        was_here = await self._memory.delete(kind, key)
+        try:
+            was_there = await session.writes.writer.write(
+                Write(room.prefix + key, None, asks=True), wait=wait is not False
+            )
+        except BackendUnavailable:
+            if self._must_wait(kind, wait):
+                raise
+            return was_here
+        return was_here or was_there
+
+    async def clear(self, kind: CacheType) -> None:
+        """Delete every entry of the type in both tiers; one that is set meanwhile may go too.
+
+        Raises:
+            BackendUnavailable: the shared tier did not delete all; memory did, and unless the type is replicated, what
+                the shared tier still has of it is not read until it is gone.
+        """
+        session = self._open()
+        await session.apart(session.caretaker.clear_all(self._tiers.rooms.of(kind)))
+
+    def _must_wait(self, kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001
+        return kind.name in self._synchronous if wait is None else wait
+
+    # ----------------------------------------------------------------------------------------------------- invalidation
+
+    def invalidate(self, kind: CacheType, key: bytes) -> None:
+        """Forget what memory has of a key, and what is being read of it: somebody else changed it."""
+        self._tiers.placeholders.drop(self._tiers.rooms.of(kind).prefix + key)
+        self._memory.expire(kind, key)
+
+    def invalidate_all(self, kind: CacheType) -> None:
+        """Forget what memory has of a type, unless it is replicated: what others changed is not known in full."""
+        self._tiers.placeholders.drop_all(self._tiers.rooms.of(kind).prefix)
+        if kind.coherence != "replicated":
+            self._memory.expire_all(kind)
+
+    # ------------------------------------------------------------------------------------------------------------- care
+
+    async def ping(self) -> Health:
+        """Tell whether memory answers, which it does until `close`, and in the detail how the shared tier fares."""
+        if self._closed:
+            return Health(healthy=False, detail="closed")
+        try:
+            async with asyncio.timeout(self._tiers.budget):
+                health = await self._tiers.shared.ping()
+        except Exception as error:  # noqa: BLE001
+            health = Health(healthy=False, detail=failure_of(error).detail)
+        if health.healthy and not self.fallback:
+            return Health(healthy=True, detail="shared cache: well")
+        return Health(healthy=True, detail=f"shared cache: {health.detail or self._standing.last_error}")
+
+    async def check(self) -> bool:
+        """Look after the shared tier now, as is done in the background; tell whether it answers and missed nothing."""
+        session = self._open()
+        return await session.apart(session.caretaker.check())
+
+    def stats(self) -> dict[str, Counts]:
+        """Return the counts by type name: hits of both tiers, misses of both, and what memory holds."""
+        near = self._memory.stats()
+        for room in self._tiers.rooms.all():
+            counts = near[room.kind.name]
+            near[room.kind.name] = Counts(
+                hits=counts.hits + room.hits,
+                misses=room.misses,
+                sets=counts.sets - room.fills,
+                evicted=counts.evicted,
+                expired=counts.expired,
+                refused=counts.refused,
+                entries=counts.entries,
+                bytes=counts.bytes,
+            )
+        return near
+
+    def overview(self) -> Overview:
+        """Return what happened in both tiers; never waits."""
+        rooms, standing = self._tiers.rooms.all(), self._standing
+        near = self._memory.stats()
+        writer = self._session.writes.writer if self._session is not None else None
+        return Overview(
+            l1_hits=sum(counts.hits for counts in near.values()),
+            l2_hits=sum(room.hits for room in rooms),
+            misses=sum(room.misses for room in rooms),
+            l1_writes=sum(counts.sets for counts in near.values()) - sum(room.fills for room in rooms),
+            l2_writes=sum(room.writes for room in rooms),
+            errors=standing.errors,
+            fallback=standing.fallback,
+            last_error=standing.last_error,
+            last_error_age=standing.last_error_age,
+            queued=len(writer) if writer is not None else 0,
+            queued_bytes=writer.queued_bytes if writer is not None else 0,
+            writer=writer.counts if writer is not None else WriteCounts(),
+            unsettled=self._tiers.unsettled.counts(),
+            l1=near,
+            l2=dict(self._tiers.shared.stats()),
+        )
+
+    async def close(self) -> None:
+        """Write what waits and close both tiers, within 5 seconds in all; a second time waits for the first.
+
+        What is shared stays where it is.
+        """
+        if self._closing is None or self._closing.get_loop() is not get_running_loop():
+            if self._closed:
+                return
+            self._closed = True
+            self._closing = get_running_loop().create_task(self._close(), context=Context())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        now = get_running_loop().time
+        end = now() + _DRAIN
+        session = self._session
+        if session is not None and session.loop is get_running_loop():
+            await session.aclose(end - now())
+        elif session is not None:
+            self._leave(session)
+        try:
+            async with asyncio.timeout_at(end):
+                await self._tiers.shared.close()
+        except Exception as error:  # noqa: BLE001  memory closes all the same
+            self._logger.warning("The shared cache did not close properly: %s", failure_of(error).detail)
+        await self._memory.close()
+
+    def _open(self) -> Session:
+        """Return the session of the running loop.
+
+        Raises:
+            RuntimeError: the backend is in use by another event loop that runs at this moment.
+            BackendUnavailable: after `close`.
+        """
+        if self._closed:
+            raise closed()
+        session, loop = self._session, get_running_loop()
+        if session is not None and session.loop is loop:
+            return session
+        if session is not None:
+            self._leave(session)
+        writes = Writes(self._tiers, self._queue_size, self._queue_bytes, self._on_written)
+        self._session = session = Session(self._tiers, writes, self._clock, self._random)
+        return session
+
+    def _leave(self, session: Session) -> None:
+        if session.loop.is_running():
+            raise RuntimeError("two event loops use one instance at the same time")
+        self._session = None
+        self._standing.silence()
+        session.abandon()

@@ -1,0 +1,63 @@
+"""What a hybrid backend tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from oidc_middleware.cache.backend import Counts
+from oidc_middleware.cache.hybrid.unsettled import UnsettledCounts
+from oidc_middleware.cache.writer import WriteCounts
+from oidc_middleware.errors import FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What happened since the backend was made, in both tiers.
+
+    `l1_hits` were answered by memory, `l2_hits` by the shared tier, `misses` by neither. `l2_writes` were acknowledged.
+    `errors` counts batches and single calls that failed, by kind. `fallback` tells whether memory does alone, for
+    reads, writes or both. `last_error_age` is in seconds, None when nothing failed yet. `queued` writes wait; `writer`
+    tells what became of those before them, over the present event loop. `unsettled` is what the shared tier missed and
+    has yet to be made up for. `l1` and `l2` are the statistics of the tiers, by type name.
+    """
+
+    l1_hits: int
+    l2_hits: int
+    misses: int
+    l1_writes: int
+    l2_writes: int
+    errors: Mapping[FailureKind, int]
+    fallback: bool
+    last_error: str
+    last_error_age: float | None
+    queued: int
+    queued_bytes: int
+    writer: WriteCounts
+    unsettled: UnsettledCounts
+    l1: Mapping[str, Counts]
+    l2: Mapping[str, Counts]
+
+    @property
+    def total(self) -> int:
+        """How many reads there were."""
+        return self.l1_hits + self.l2_hits + self.misses
+
+    @property
+    def l1_hit_rate(self) -> float:
+        """The share of all reads that memory answered, 0 to 1."""
+        return _share(self.l1_hits, self.total)
+
+    @property
+    def l2_hit_rate(self) -> float:
+        """The share of the reads that reached the shared tier which it answered, 0 to 1."""
+        return _share(self.l2_hits, self.l2_hits + self.misses)
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of all reads that were answered, 0 to 1."""
+        return _share(self.l1_hits + self.l2_hits, self.total)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

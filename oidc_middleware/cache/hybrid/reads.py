@@ -1,0 +1,148 @@
+"""Reading from the shared tier: in batches, and into memory unless the key changed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from oidc_middleware.cache.backend import Entry
+from oidc_middleware.cache.hybrid.delivery import failure_of
+from oidc_middleware.cache.hybrid.rooms import Room
+from oidc_middleware.cache.hybrid.tiers import Tiers
+from oidc_middleware.cache.reader import ReadBatcher
+from oidc_middleware.cache.writer import GroupCommitWriter
+from oidc_middleware.errors import BackendUnavailable
+
+_Answer = Entry | BackendUnavailable | None
+
+
+class Known(NamedTuple):
+    """What this node knows of a key without asking: the entry, or that there is none."""
+
+    entry: Entry | None
+
+
+class Reads:
+    """What memory does not have, read from the shared tier, over one event loop.
+
+    Keys come with their prefix. A key whose write still waits has the value of that write, whatever the tier says.
+    """
+
+    def __init__(self, tiers: Tiers, writer: GroupCommitWriter) -> None:
+        self._tiers = tiers
+        self._writer = writer
+        self._batcher: ReadBatcher[_Answer] = ReadBatcher(self._fetch, tiers.budget)
+
+    async def read(self, full: bytes) -> Entry | None:
+        """Return the entry that the tier has, None when it has none.
+
+        Raises:
+            BackendUnavailable: it cannot be asked.
+        """
+        known = self.known(full)
+        if known is not None:
+            return known.entry
+        self._check()
+        answer = await self._batcher.read(full)
+        if isinstance(answer, BackendUnavailable):
+            raise BackendUnavailable(answer.detail, answer.kind)
+        return answer
+
+    async def read_many(self, keys: Iterable[bytes]) -> tuple[dict[bytes, Entry], BackendUnavailable | None]:
+        """Return the entries that there are, and why some of the keys could not be asked for."""
+        found: dict[bytes, Entry] = {}
+        far: list[bytes] = []
+        for full in keys:
+            known = self.known(full)
+            if known is None:
+                far.append(full)
+            elif known.entry is not None:
+                found[full] = known.entry
+        if not far:
+            return found, None
+        try:
+            self._check()
+            answers = await self._batcher.read_many(far)
+        except BackendUnavailable as error:
+            return found, error
+        failures = [answer for answer in answers if isinstance(answer, BackendUnavailable)]
+        found |= {full: answer for full, answer in zip(far, answers, strict=True) if isinstance(answer, Entry)}
+        return found, failures[0] if failures else None
+
+    def known(self, full: bytes) -> Known | None:
+        """Return what is known of a key without asking, None when nothing is."""
+        write = self._writer.peek(full)
+        if write is not None:
+            return Known(self._alive(None if write.value is None else Entry(write.value, write.expires_at)))
+        unsettled = self._tiers.unsettled
+        if not unsettled:
+            return None
+        kept = self._alive(unsettled.kept(full))
+        return Known(kept) if kept is not None or unsettled.is_unknown(full) else None
+
+    async def aclose(self) -> None:
+        """Give up what is under way and read no more."""
+        await self._batcher.aclose()
+
+    def _check(self) -> None:
+        standing = self._tiers.standing
+        if not standing.reads.is_closed:
+            raise standing.refusal(standing.reads)
+
+    def _alive(self, entry: Entry | None) -> Entry | None:
+        return entry if entry is not None and self._tiers.now() < entry.expires_at < math.inf else None
+
+    async def _fetch(self, keys: Sequence[bytes]) -> Sequence[_Answer]:
+        """Read a batch: what became known while the keys waited is not asked for."""
+        self._check()
+        answers: dict[bytes, _Answer] = {}
+        rooms: dict[bytes, tuple[Room, list[bytes]]] = {}
+        for full in keys:
+            known = self.known(full)
+            if known is not None:
+                answers[full] = known.entry
+                continue
+            room, key = self._tiers.rooms.split(full)
+            rooms.setdefault(room.prefix, (room, []))[1].append(key)
+        if len(rooms) == 1:
+            ((room, wanted),) = rooms.values()
+            answers |= await self._ask(room, wanted)
+        else:
+            for found in await asyncio.gather(*(self._ask(room, wanted) for room, wanted in rooms.values())):
+                answers |= found
+        return [answers[full] for full in keys]
+
+    async def _ask(self, room: Room, keys: Sequence[bytes]) -> dict[bytes, _Answer]:
+        """Ask for keys of one type; return what came of each, by its key with the prefix."""
+        tiers = self._tiers
+        standing = tiers.standing
+        notes = [tiers.placeholders.put(room.prefix + key) for key in keys]
+        failure: BackendUnavailable | None = None
+        entries: dict[bytes, Entry] = {}
+        try:
+            async with asyncio.timeout(tiers.budget):
+                entries = await tiers.shared.get_many(room.kind, keys)
+        except Exception as error:  # noqa: BLE001  whatever a tier raises belongs to those who asked
+            failure = failure_of(error)
+        finally:
+            stand = [tiers.placeholders.take(room.prefix + key, note) for key, note in zip(keys, notes, strict=True)]
+        standing.report(standing.reads, failure)
+        if failure is not None:
+            return {room.prefix + key: failure for key in keys}
+        return {
+            room.prefix + key: await self._arrive(room, key, self._alive(entries.get(key)), is_newest=stands)
+            for key, stands in zip(keys, stand, strict=True)
+        }
+
+    async def _arrive(self, room: Room, key: bytes, entry: Entry | None, *, is_newest: bool) -> Entry | None:
+        """Fill memory with an answer, unless something newer is known here; return what is the newest."""
+        memory = self._tiers.memory
+        if not is_newest:
+            known = self.known(room.prefix + key)
+            return known.entry if known is not None else await memory.get(room.kind, key)
+        if entry is not None and not await memory.exists(room.kind, key):
+            room.fills += 1
+            await memory.set(room.kind, key, entry.value, entry.expires_at)
+        return entry

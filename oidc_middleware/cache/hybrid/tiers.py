@@ -1,0 +1,32 @@
+"""The two tiers, and what is known between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from oidc_middleware.cache.backend import Backend
+from oidc_middleware.cache.hybrid.placeholders import Placeholders
+from oidc_middleware.cache.hybrid.rooms import Rooms
+from oidc_middleware.cache.hybrid.standing import Standing
+from oidc_middleware.cache.hybrid.unsettled import Unsettled
+from oidc_middleware.cache.memory import MemoryBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """What reading, writing and recovery share: it outlives the event loop.
+
+    `irreplaceable` names the types whose entries have no other source. `now` is wall time; no call to the shared tier
+    is waited for longer than `budget` seconds.
+    """
+
+    memory: MemoryBackend
+    shared: Backend
+    rooms: Rooms
+    placeholders: Placeholders
+    unsettled: Unsettled
+    standing: Standing
+    irreplaceable: frozenset[str]
+    now: Callable[[], float]
+    budget: float
