@@ -123,6 +123,11 @@ class GroupCommitWriter:
         item = self._queue.get(key) or self._on_wire.get(key)
         return item.write if item else None
 
+    def pending(self, prefix: bytes) -> list[bytes]:
+        """Return the keys with this beginning whose writes are not acknowledged yet."""
+        outside = [write.key for write, _ in self._outside]
+        return [key for key in dict.fromkeys([*self._on_wire, *self._queue, *outside]) if key.startswith(prefix)]
+
     async def write(self, write: Write, *, wait: bool) -> bool:
         """Take a write; with `wait` return when it is done: whether there was something before, where it asks.
 

@@ -163,6 +163,9 @@ class Caretaker:
         tiers.unsettled.discard_adds(room.prefix)
         tiers.placeholders.drop_all(room.prefix)
         await tiers.memory.clear(room.kind)
+        for full in self._writes.writer.pending(room.prefix):  # what is written before the rest is cleared ends as well
+            with contextlib.suppress(BackendUnavailable):
+                await self._writes.writer.write(Write(full, None), wait=False)
         if not tiers.standing.writes.is_closed:
             raise tiers.standing.refusal(tiers.standing.writes)
         await self._writes.writer.flush()
