@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
 
-from oidc_middleware.cache.waiters import Patience, Waiter, all_of, closed, fail
+from oidc_middleware.cache.waiters import HURRY, Patience, Waiter, all_of, closed, fail
 
 V = TypeVar("V")
 
@@ -19,7 +19,8 @@ class ReadBatcher(Generic[V]):
     `fetch` gets distinct keys and returns a value for each, in order; it runs in a task and a context of its own, so a
     caller that is cancelled costs nothing. Readers that wait for the same batch share the read of a key. Nobody joins a
     batch that is on the wire: its answer may be older than a write that the reader knows to be done. No reader waits
-    longer than `budget` seconds. For one event loop, the one that runs when it is made.
+    longer than `budget` seconds, one in a hurry a small part of that. For one event loop, the one that runs when it is
+    made.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ReadBatcher(Generic[V]):
         self._fetch = fetch
         self._loop = asyncio.get_running_loop()
         self._patience = Patience(self._loop, budget)
+        self._hurry = Patience(self._loop, budget * HURRY)
         self._max_keys = max_keys
         self._waiting: dict[bytes, list[Waiter]] = {}
         self._task: Task[None] | None = None
@@ -35,7 +37,7 @@ class ReadBatcher(Generic[V]):
         self.batches: int = 0
         """How many batches were sent."""
 
-    def read(self, key: bytes) -> Future[V]:
+    def read(self, key: bytes, *, hurried: bool = False) -> Future[V]:
         """Return a future of the value of a key, for one caller alone to await: cancelling it is no harm.
 
         It fails with BackendUnavailable when no answer comes in time, or with whatever `fetch` raised.
@@ -45,7 +47,7 @@ class ReadBatcher(Generic[V]):
         """
         if self._closed:
             raise closed()
-        waiter = self._patience.new_waiter()
+        waiter = (self._hurry if hurried else self._patience).new_waiter()
         waiters = self._waiting.get(key)
         if waiters is None:
             self._waiting[key] = [waiter]
@@ -55,14 +57,15 @@ class ReadBatcher(Generic[V]):
             self._task = self._loop.create_task(self._travel(), context=Context())
         return waiter
 
-    async def read_many(self, keys: Iterable[bytes]) -> list[V]:
+    async def read_many(self, keys: Iterable[bytes], *, hurried: bool = False) -> list[V]:
         """Return the values of all keys, in order; raise what `read` raises, or what its future fails with."""
-        return await all_of([self.read(key) for key in keys])
+        return await all_of([self.read(key, hurried=hurried) for key in keys])
 
     async def aclose(self) -> None:
         """Give up what is under way and read no more; a second time does nothing."""
         self._closed = True
         self._patience.stop()
+        self._hurry.stop()
         waiting, self._waiting = self._waiting, {}
         _fail_all(waiting, closed())
         if self._task is not None:
@@ -83,6 +86,7 @@ class ReadBatcher(Generic[V]):
             except Exception as error:  # noqa: BLE001  whatever it is belongs to those who wait
                 _fail_all(batch, error)
             self._patience.tidy()
+            self._hurry.tidy()
         self._task = None
 
     def _take(self) -> dict[bytes, list[Waiter]]:

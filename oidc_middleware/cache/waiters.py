@@ -12,6 +12,9 @@ from oidc_middleware.errors import BackendUnavailable
 
 Waiter = Future[Any]
 
+HURRY = 0.04
+"""The part of a budget that is left to those who ask a tier that just kept somebody waiting in vain."""
+
 
 class Patience:
     """Waiters that give up after the same time: one timer for all of them, and nothing of a request's context in it."""

@@ -11,7 +11,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from oidc_middleware.cache.waiters import Patience, Waiter, all_of, closed, fail
+from oidc_middleware.cache.waiters import HURRY, Patience, Waiter, all_of, closed, fail
 from oidc_middleware.errors import BackendUnavailable
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
@@ -92,6 +92,7 @@ class GroupCommitWriter:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._patience = Patience(self._loop, budget)
+        self._hurry = Patience(self._loop, budget * HURRY)
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._batch_items = batch_items
@@ -128,8 +129,10 @@ class GroupCommitWriter:
         outside = [write.key for write, _ in self._outside]
         return [key for key in dict.fromkeys([*self._on_wire, *self._queue, *outside]) if key.startswith(prefix)]
 
-    async def write(self, write: Write, *, wait: bool) -> bool:
+    async def write(self, write: Write, *, wait: bool, hurried: bool = False) -> bool:
         """Take a write; with `wait` return when it is done: whether there was something before, where it asks.
+
+        A caller in a hurry waits for a small part of the budget only.
 
         Raises:
             BackendUnavailable: it failed, was not done in time (and may still be), there is no room, or after `aclose`.
@@ -137,17 +140,17 @@ class GroupCommitWriter:
         if not wait:
             self._take_in(write, None)
             return False
-        waiter = self._patience.new_waiter()
+        waiter = self._new_waiter(hurried=hurried)
         self._take_in(write, waiter)
         answer: bool = await waiter
         return answer
 
-    async def write_many(self, writes: Sequence[Write], *, wait: bool) -> None:
+    async def write_many(self, writes: Sequence[Write], *, wait: bool, hurried: bool = False) -> None:
         """Take all writes in one go; with `wait` return when all are done; raise what one of them raises."""
         waiters = []
         refusal: BackendUnavailable | None = None
         for write in writes:
-            waiter = self._patience.new_waiter() if wait else None
+            waiter = self._new_waiter(hurried=hurried) if wait else None
             try:
                 self._take_in(write, waiter)
             except BackendUnavailable as error:
@@ -180,6 +183,7 @@ class GroupCommitWriter:
             task.cancel()
             await asyncio.wait((task,))
         self._patience.stop()
+        self._hurry.stop()
         self._lose_the_rest()
 
     def abandon(self) -> None:
@@ -200,6 +204,9 @@ class GroupCommitWriter:
             fail(waiter, closed())
         self._settle(left, [closed()] * len(left))
         self._report([write for write, _ in outside], closed())
+
+    def _new_waiter(self, *, hurried: bool) -> Waiter:
+        return (self._hurry if hurried else self._patience).new_waiter()
 
     def _take_in(self, write: Write, waiter: Waiter | None) -> None:
         if self._closed:
@@ -277,6 +284,7 @@ class GroupCommitWriter:
             self._on_wire = {}
             self._settle(batch, results)
             self._patience.tidy()
+            self._hurry.tidy()
         self._task = None
 
     def _take(self) -> list[_Item]:

@@ -188,10 +188,7 @@ class HybridBackend:
         writes = [Write(room.prefix + key, value if now < end else None, end) for key, value, end in entries]
         must_wait = self._must_wait(kind, wait)
         try:
-            if len(writes) == 1:
-                await session.writes.writer.write(writes[0], wait=must_wait)
-            else:
-                await session.writes.writer.write_many(writes, wait=must_wait)
+            await session.writes.write(writes, wait=must_wait)
         except BackendUnavailable:
             if must_wait:
                 raise
@@ -239,9 +236,7 @@ class HybridBackend:
         self._tiers.placeholders.drop(room.prefix + key)
         was_here = await self._memory.delete(kind, key)
         try:
-            was_there = await session.writes.writer.write(
-                Write(room.prefix + key, None, asks=True), wait=wait is not False
-            )
+            was_there = await session.writes.write([Write(room.prefix + key, None, asks=True)], wait=wait is not False)
         except BackendUnavailable:
             if self._must_wait(kind, wait):
                 raise

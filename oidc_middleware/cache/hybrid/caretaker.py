@@ -95,7 +95,9 @@ class Caretaker:
         except Exception as error:  # noqa: BLE001
             self._tiers.standing.remember(failure_of(error))
             return False
-        if not health.healthy:
+        if health.healthy:
+            self._tiers.standing.hangs = False
+        else:
             self._tiers.standing.remember(BackendUnavailable(health.detail, "link"))
         return health.healthy
 
@@ -165,7 +167,7 @@ class Caretaker:
         await tiers.memory.clear(room.kind)
         for full in self._writes.writer.pending(room.prefix):  # what is written before the rest is cleared ends as well
             with contextlib.suppress(BackendUnavailable):
-                await self._writes.writer.write(Write(full, None), wait=False)
+                await self._writes.write([Write(full, None)], wait=False)
         if not tiers.standing.writes.is_closed:
             raise tiers.standing.refusal(tiers.standing.writes)
         await self._writes.writer.flush()
@@ -199,7 +201,7 @@ class Caretaker:
             tiers.placeholders.drop(full)
             tiers.memory.expire(room.kind, key)
         if keys:
-            await self._writes.writer.write_many([Write(full, None) for full in keys], wait=True)
+            await self._writes.write([Write(full, None) for full in keys], wait=True)
         return bool(keys)
 
     async def _add(self, full: bytes, entry: Entry) -> None:

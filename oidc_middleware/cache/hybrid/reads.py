@@ -45,7 +45,12 @@ class Reads:
         if known is not None:
             return known.entry
         self._check()
-        answer = await self._batcher.read(full)
+        standing = self._tiers.standing
+        try:
+            answer = await self._batcher.read(full, hurried=standing.hangs)
+        except BackendUnavailable as error:
+            standing.suspect(error)
+            raise
         if isinstance(answer, BackendUnavailable):
             raise BackendUnavailable(answer.detail, answer.kind)
         return answer
@@ -64,8 +69,9 @@ class Reads:
             return found, None
         try:
             self._check()
-            answers = await self._batcher.read_many(far)
+            answers = await self._batcher.read_many(far, hurried=self._tiers.standing.hangs)
         except BackendUnavailable as error:
+            self._tiers.standing.suspect(error)
             return found, error
         failures = [answer for answer in answers if isinstance(answer, BackendUnavailable)]
         found |= {full: answer for full, answer in zip(far, answers, strict=True) if isinstance(answer, Entry)}

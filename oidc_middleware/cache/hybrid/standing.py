@@ -28,6 +28,8 @@ class Standing:
         """Whether reads or writes, or both, leave the shared tier alone."""
         self.ring: Callable[[], None] = _nobody_listens
         """Called after every failure: there is something to look after."""
+        self.hangs: bool = False
+        """Whether the shared tier kept somebody waiting in vain, and has answered nobody since."""
         self.last_error: str = ""
         """What the last failure said, empty when there was none."""
         self._failed_at = 0.0
@@ -53,8 +55,10 @@ class Standing:
         """Tell a breaker what became of a call, and everybody else if that changes how things stand."""
         now = self._now()
         if failure is None:
+            self.hangs = False
             breaker.succeed(now)
         else:
+            self.suspect(failure)
             self.remember(failure)
             breaker.fail(now, failure.kind)
         fallback = not (self.reads.is_closed and self.writes.is_closed)
@@ -63,6 +67,10 @@ class Standing:
             self._tell()
         if failure is not None:
             self.ring()
+
+    def suspect(self, failure: BackendUnavailable) -> None:
+        """Note that a caller waited in vain, if that is why it failed: until there is an answer others wait less."""
+        self.hangs = self.hangs or failure.kind == "timeout"
 
     def remember(self, failure: BackendUnavailable) -> None:
         """Keep a failure as the last one."""

@@ -11,6 +11,7 @@ from oidc_middleware.cache.hybrid.rooms import Rooms
 from oidc_middleware.cache.hybrid.standing import Standing
 from oidc_middleware.cache.hybrid.unsettled import Unsettled
 from oidc_middleware.cache.memory import MemoryBackend
+from oidc_middleware.cache.waiters import HURRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Tiers:
     """What reading, writing and recovery share: it outlives the event loop.
 
     `irreplaceable` names the types whose entries have no other source. `now` is wall time; no call to the shared tier
-    is waited for longer than `budget` seconds.
+    is waited for longer than `budget` seconds, and several in a row hardly longer than one: see `patience`.
     """
 
     memory: MemoryBackend
@@ -30,3 +31,8 @@ class Tiers:
     irreplaceable: frozenset[str]
     now: Callable[[], float]
     budget: float
+
+    @property
+    def patience(self) -> float:
+        """The seconds that a caller waits now: little while the shared tier hangs, so that one request pays once."""
+        return self.budget * HURRY if self.standing.hangs else self.budget

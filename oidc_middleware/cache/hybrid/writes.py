@@ -57,7 +57,7 @@ class Writes:
         failure: BackendUnavailable | None = None
         added = False
         try:
-            async with asyncio.timeout(tiers.budget):
+            async with asyncio.timeout(tiers.patience):
                 added = await tiers.shared.add(room.kind, key, *entry)
         except Exception as error:  # noqa: BLE001  whatever a tier raises belongs to who asked
             failure = failure_of(error)
@@ -75,7 +75,25 @@ class Writes:
         Raises:
             BackendUnavailable: it was not acknowledged.
         """
-        await self.writer.write(Write(full, None), wait=True)
+        await self.write([Write(full, None)], wait=True)
+
+    async def write(self, writes: Sequence[Write], *, wait: bool) -> bool:
+        """Hand writes to the writer in one go; with `wait` return when they are done.
+
+        Returns whether there was something before, where a single write asks for that.
+
+        Raises:
+            BackendUnavailable: one was not acknowledged, or found no room.
+        """
+        standing = self._tiers.standing
+        try:
+            if len(writes) == 1:
+                return await self.writer.write(writes[0], wait=wait, hurried=standing.hangs)
+            await self.writer.write_many(writes, wait=wait, hurried=standing.hangs)
+        except BackendUnavailable as error:
+            standing.suspect(error)
+            raise
+        return False
 
     async def _send(self, writes: Sequence[Write]) -> Results:
         tiers = self._tiers
