@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from oidc_middleware.cache.types import CacheType
 
@@ -103,6 +103,20 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of everything; a second time does nothing."""
+
+
+@runtime_checkable
+class Suspendable(Protocol):
+    """A backend that can be left alone for a while without being closed."""
+
+    async def suspend(self) -> None:
+        """Write what waits, within 5 s, and let go of tasks, connections and files; the next call makes new ones."""
+
+
+async def suspend(backend: object) -> None:
+    """Have a backend let go of what it holds while nobody uses it, if it holds anything."""
+    if isinstance(backend, Suspendable):
+        await backend.suspend()
 
 
 def checked_end(expires_at: float) -> float:

@@ -92,7 +92,7 @@ class Sealer:
     """
 
     def __init__(self, secrets: Sequence[bytes | str], namespace: str) -> None:
-        self._namespace = namespace.encode()
+        self.namespace: bytes = namespace.encode()
         self._roots = _roots(secrets)
         self.key_id: bytes = next(iter(self._roots))
         """The id of the first secret, eight hexadecimal digits."""
@@ -107,7 +107,7 @@ class Sealer:
 
     def __repr__(self) -> str:
         ids = ", ".join(key_id.decode() for key_id in self._roots)
-        return f"Sealer(namespace={self._namespace.decode()!r}, key_ids=[{ids}])"
+        return f"Sealer(namespace={self.namespace.decode()!r}, key_ids=[{ids}])"
 
     def digest(self, kind_name: str, key: bytes) -> bytes:
         """Return the name under which the entry is written: printable ASCII after the namespace."""
@@ -179,11 +179,11 @@ class Sealer:
 
     def _derive_naming(self, key_id: bytes, kind_name: str) -> _Naming:
         kind = kind_name.encode()
-        key = self._roots[key_id].derive(64, b"name", bytes([_VERSION]), self._namespace, kind)
-        return _Naming(b":".join((self._namespace, kind, key_id, b"")), blake2b(key=key, digest_size=_DIGEST_BYTES))
+        key = self._roots[key_id].derive(64, b"name", bytes([_VERSION]), self.namespace, kind)
+        return _Naming(b":".join((self.namespace, kind, key_id, b"")), blake2b(key=key, digest_size=_DIGEST_BYTES))
 
     def _derive_box(self, kind_name: str, header: bytes) -> _Box:
-        parts = header, self._namespace, kind_name.encode()
+        parts = header, self.namespace, kind_name.encode()
         key = self._roots[header[1:9]].derive(32, b"seal", *parts)
         return _Box(AESGCM(key), _joined(parts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value, suspend
 from oidc_middleware.cache.envelope import LARGEST_VALUE, Sealer
 from oidc_middleware.cache.types import CacheType
 from oidc_middleware.clock import Clock
@@ -27,7 +27,7 @@ class SealedBackend:
 
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none or it does not open."""
-        name, *others = self._sealer.digests(kind.name, key)
+        name, *others = self._names(kind, key)
         if others:
             return (await self.get_many(kind, (key,))).get(key)
         return self._opened(kind, key, await self._backend.get(kind, name))
@@ -41,7 +41,7 @@ class SealedBackend:
             BackendUnavailable: as the tier beneath raises it.
         """
         entry = Entry(checked_value(value), checked_end(expires_at))
-        name, *others = self._sealer.digests(kind.name, key)
+        name, *others = self._names(kind, key)
         await self._delete_all(kind, others)
         await self._backend.set(kind, name, *self._sealed(kind, key, entry), wait)
 
@@ -56,14 +56,14 @@ class SealedBackend:
         entry = Entry(checked_value(value), checked_end(expires_at))
         if len(entry.value) > LARGEST_VALUE:
             return False
-        name, *others = self._sealer.digests(kind.name, key)
+        name, *others = self._names(kind, key)
         if others and await self.get(kind, key) is not None:
             return False
         return await self._backend.add(kind, name, *self._sealed(kind, key, entry))
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
-        return await self._delete_all(kind, self._sealer.digests(kind.name, key))
+        return await self._delete_all(kind, self._names(kind, key))
 
     async def exists(self, kind: CacheType, key: bytes) -> bool:
         """Tell whether there is an entry that opens."""
@@ -75,7 +75,7 @@ class SealedBackend:
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are and that open, by key."""
-        names = {key: self._sealer.digests(kind.name, key) for key in keys}
+        names = {key: self._names(kind, key) for key in keys}
         blobs = await self._backend.get_many(kind, [name for some in names.values() for name in some])
         found: dict[bytes, Entry] = {}
         for key, some in names.items():
@@ -88,7 +88,7 @@ class SealedBackend:
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
         """Do what `set` does, for many; when one of them is wrong, none is stored."""
         checked = {key: Entry(checked_value(value), checked_end(end)) for key, (value, end) in entries.items()}
-        names = {key: self._sealer.digests(kind.name, key) for key in checked}
+        names = {key: self._names(kind, key) for key in checked}
         await self._delete_all(kind, [other for _, *others in names.values() for other in others])
         sealed = {names[key][0]: self._sealed(kind, key, entry) for key, entry in checked.items()}
         await self._backend.set_many(kind, sealed, wait)
@@ -101,9 +101,20 @@ class SealedBackend:
         """Return the counts of the tier beneath; what did not open is in those of the sealer."""
         return self._backend.stats()
 
+    async def suspend(self) -> None:
+        """Have the tier beneath let go of what it holds."""
+        await suspend(self._backend)
+
     async def close(self) -> None:
         """Close the tier beneath."""
         await self._backend.close()
+
+    def _names(self, kind: CacheType, key: bytes) -> list[bytes]:
+        """Return every name of an entry without namespace and type: the tier beneath knows those."""
+        return [name[self._beginning(kind) :] for name in self._sealer.digests(kind.name, key)]
+
+    def _beginning(self, kind: CacheType) -> int:
+        return len(self._sealer.namespace) + len(kind.name) + 2
 
     async def _delete_all(self, kind: CacheType, names: Iterable[bytes]) -> bool:
         deleting = [self._backend.delete(kind, name) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from asyncio import Task
 from collections import OrderedDict, deque
@@ -170,6 +171,13 @@ class GroupCommitWriter:
         (self._queue.get(last) or self._on_wire[last]).waiters.append((waiter, None))
         self._droppable.pop(last, None)
         await waiter
+
+    async def drain(self, patience: float) -> None:
+        """Return when nothing waits, after `patience` seconds at most; more may come meanwhile, and is waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._task is not None:
+                    await asyncio.wait((self._task,))
 
     async def aclose(self, patience: float = 5.0) -> None:
         """Take no more, write what waits for `patience` seconds at most, and count the rest as lost.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Task, get_running_loop
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import Context
 from random import random as chance
+from typing import Any
 
-from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value, suspend
 from oidc_middleware.cache.breaker import Thresholds
 from oidc_middleware.cache.hybrid.delivery import failure_of
 from oidc_middleware.cache.hybrid.overview import Overview
@@ -102,6 +103,15 @@ class HybridBackend:
     def fallback(self) -> bool:
         """Whether memory does alone for now, for reads, writes or both."""
         return self._standing.fallback
+
+    def start(self) -> None:
+        """Begin to look after the shared tier on the running event loop, before anybody asks for anything.
+
+        Raises:
+            RuntimeError: the backend is in use by another event loop that runs at this moment.
+            BackendUnavailable: after `close`.
+        """
+        self._open()
 
     # ------------------------------------------------------------------------------------------------------------ reads
 
@@ -329,6 +339,21 @@ class HybridBackend:
             l2=dict(self._tiers.shared.stats()),
         )
 
+    async def suspend(self) -> None:
+        """Write what waits, within 5 seconds, and let go of tasks and connections; memory stays.
+
+        The next call, or `start`, takes them up again.
+        """
+        session = self._session
+        if self._closed or session is None or session.loop is not get_running_loop():
+            return
+        end = session.loop.time() + _DRAIN
+        await session.drain(_DRAIN)
+        self._session = None
+        await session.aclose(max(0.0, end - session.loop.time()))
+        if self._session is None:
+            await self._let_go(end, suspend(self._tiers.shared))
+
     async def close(self) -> None:
         """Write what waits and close both tiers, within 5 seconds in all; a second time waits for the first.
 
@@ -349,12 +374,16 @@ class HybridBackend:
             await session.aclose(end - now())
         elif session is not None:
             self._leave(session)
+        await self._let_go(end, self._tiers.shared.close())
+        await self._memory.close()
+
+    async def _let_go(self, end: float, work: Coroutine[Any, Any, None]) -> None:
+        """Release or close the shared tier, until `end` at the latest; it fails nobody."""
         try:
             async with asyncio.timeout_at(end):
-                await self._tiers.shared.close()
-        except Exception as error:  # noqa: BLE001  memory closes all the same
+                await work
+        except Exception as error:  # noqa: BLE001
             self._logger.warning("The shared cache did not close properly: %s", failure_of(error).detail)
-        await self._memory.close()
 
     def _open(self) -> Session:
         """Return the session of the running loop.

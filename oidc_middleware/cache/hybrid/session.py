@@ -49,6 +49,10 @@ class Session:
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report it where the caller has gone
 
+    async def drain(self, patience: float) -> None:
+        """Write what waits, for `patience` seconds at most; more may come meanwhile."""
+        await self.writes.writer.drain(patience)
+
     async def aclose(self, patience: float) -> None:
         """Write what waits, and put right what can be, for `patience` seconds at most; then end everything else."""
         await _end(self._watch)

@@ -208,6 +208,14 @@ class RedisBackend:
             sum((link.failures for link in session.links), Counter()),
         )
 
+    async def suspend(self) -> None:
+        """Write what is queued, for 5 s at most, and let go of the connections; the next call makes new ones."""
+        session = self._session
+        if session is not None and session.loop is get_running_loop():
+            await session.drain(_DRAIN)
+            self._session = None
+            await session.aclose(_DRAIN)
+
     async def close(self) -> None:
         """Write what is queued, for 5 s at most, and let go of the connections; a second time does nothing."""
         self._closed = True

@@ -83,6 +83,10 @@ class Session:
             if int(cursor) == 0:
                 return
 
+    async def drain(self, patience: float) -> None:
+        """Write what waits, for `patience` seconds at most; more may come meanwhile."""
+        await self.writer.drain(patience)
+
     async def aclose(self, patience: float) -> None:
         """Write what waits, for `patience` seconds at most, and let go of the connections."""
         await self.writer.aclose(patience)

@@ -201,6 +201,10 @@ class SqliteBackend:
             except NotOpenError:
                 await self._open_or_pause()
 
+    async def suspend(self) -> None:
+        """Make the writes that wait, for 5 seconds at most, and close the file until somebody needs it."""
+        await self._worker.suspend(_DRAIN)
+
     async def close(self) -> None:
         """Make the writes that wait, for 5 seconds at most, and close the file; a second time does nothing."""
         await self._worker.close(_DRAIN)

@@ -114,6 +114,12 @@ class Worker:
         self._looked_at = float("-inf")
         return self._look(ask)
 
+    async def suspend(self, patience: float) -> None:
+        """Do the jobs that wait and close the file, which the next job opens anew; wait `patience` seconds at most."""
+        executor = self._executor
+        if executor is not None and not self._is_closed:
+            await asyncio.wait((asyncio.wrap_future(executor.submit(self._close_file)),), timeout=patience)
+
     async def close(self, patience: float) -> None:
         """Take no more jobs, do those that wait, and close the file; return after `patience` seconds at the latest."""
         with self._queueing:
