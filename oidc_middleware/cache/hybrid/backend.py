@@ -291,7 +291,7 @@ class HybridBackend:
         except Exception as error:  # noqa: BLE001
             health = Health(healthy=False, detail=failure_of(error).detail)
         if health.healthy and not self.fallback:
-            return Health(healthy=True, detail="shared cache: well")
+            return Health(healthy=True, detail=f"shared cache: {health.detail or 'well'}")
         return Health(healthy=True, detail=f"shared cache: {health.detail or self._standing.last_error}")
 
     async def check(self) -> bool:

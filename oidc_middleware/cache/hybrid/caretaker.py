@@ -97,6 +97,7 @@ class Caretaker:
             return False
         if health.healthy:
             self._tiers.standing.hangs = False
+            self._tiers.standing.warn(health.detail)
         else:
             self._tiers.standing.remember(BackendUnavailable(health.detail, "link"))
         return health.healthy

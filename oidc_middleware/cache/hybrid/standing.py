@@ -33,6 +33,7 @@ class Standing:
         self.last_error: str = ""
         """What the last failure said, empty when there was none."""
         self._failed_at = 0.0
+        self._warned_of = ""
         self._now = clock.monotonic
         self._logger = logger
         self._on_fallback = on_fallback
@@ -76,6 +77,12 @@ class Standing:
         """Keep a failure as the last one."""
         self.last_error = failure.detail or failure.kind
         self._failed_at = self._now()
+
+    def warn(self, detail: str) -> None:
+        """Log what is wrong with a tier that answers, once as long as it stays the same; empty: nothing is."""
+        if detail and detail != self._warned_of:
+            self._logger.warning("The shared cache is not safe: %s", detail)
+        self._warned_of = detail
 
     def silence(self) -> None:
         """Call nobody after failures: the event loop of who listened is over."""

@@ -180,12 +180,11 @@ class RedisBackend:
         await writer.write_many(writes, wait=_must_wait(kind, wait))
 
     async def ping(self) -> Health:
-        """Tell whether the server answers."""
+        """Tell whether the server answers, and in the detail what is dangerous about it."""
         try:
-            await self._open().ping()
+            return Health(healthy=True, detail=await self._open().ping())
         except BackendUnavailable as error:
             return Health(healthy=False, detail=error.detail)
-        return Health(healthy=True)
 
     def stats(self) -> dict[str, Counts]:
         """Return the counts by type name."""

@@ -9,12 +9,20 @@ from typing import Any
 
 from oidc_middleware.cache.reader import ReadBatcher
 from oidc_middleware.cache.redis.link import Link
-from oidc_middleware.cache.redis.wire import HEADER_SIZE, command, milliseconds_left, read_end, seal_end
+from oidc_middleware.cache.redis.wire import (
+    HEADER_SIZE,
+    command,
+    eviction_policy,
+    milliseconds_left,
+    read_end,
+    seal_end,
+)
 from oidc_middleware.cache.writer import GroupCommitWriter, Write
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable
 
 _SCAN_COUNT = b"1000"
+_EVICTS = "maxmemory-policy is {}, so that it may drop sessions and revocations for want of room: set it to noeviction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +59,16 @@ class Session:
             on_lost=on_lost,
         )
 
-    async def ping(self) -> None:
-        """Return when the server answers.
+    async def ping(self) -> str:
+        """Return when the server answers: what is dangerous about it, empty if nothing is, or nobody may look.
 
         Raises:
-            BackendUnavailable: it does not.
+            BackendUnavailable: it does not answer.
         """
-        (reply,) = await self.working.ask(command(b"PING"))
+        reply, memory = await self.working.ask(command(b"PING"), command(b"INFO", b"memory"))
         _checked(reply)
+        policy = eviction_policy(memory) if isinstance(memory, bytes) else None
+        return "" if policy in {None, "noeviction"} else _EVICTS.format(policy)
 
     async def add(self, write: Write) -> bool:
         """Store a value where there is none; tell whether that was so.

@@ -54,6 +54,12 @@ def milliseconds_left(expires_at: float, now: float) -> int:
     return math.ceil(min(expires_at - now, _LONGEST_LIFE) * 1000) if expires_at > now else 0
 
 
+def eviction_policy(info: bytes) -> str | None:
+    """Return the `maxmemory-policy` that `INFO memory` tells, None when it tells none."""
+    fields = dict(line.partition(b":")[::2] for line in info.split(b"\r\n"))
+    return fields.get(b"maxmemory_policy", b"").decode(errors="replace") or None
+
+
 def command(*words: bytes) -> bytes:
     """Return a command as an array of bulk strings.
 
