@@ -23,12 +23,11 @@ async def test_an_evicting_server(
     with caplog.at_level(logging.WARNING):
         assert await backend.check()
         assert await backend.check()
-    assert [record.getMessage() for record in caplog.records] == [
-        (
-            f"The shared cache is not safe: maxmemory-policy is {policy}, so that it may drop sessions and revocations for "
-            "want of room: set it to noeviction"
-        )
-    ]
+    (warning,) = caplog.records
+    assert warning.getMessage() == (
+        f"The shared cache is not safe: maxmemory-policy is {policy}, so that it may drop sessions and revocations "
+        "for want of room: set it to noeviction"
+    )
     assert policy in (await backend.ping()).detail
     caplog.clear()
     redis_server.admin.config_set("maxmemory-policy", "noeviction")
