@@ -76,6 +76,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (settings.ambiguous_paths, settings.preflight, settings.prefix) == ("refuse", "pass", "/oauth2")
     assert (settings.admin_scope, settings.websocket_token, settings.realm) == (None, "header", None)
     assert settings.on_error is None
+    assert (settings.secret, settings.namespace, settings.share_tokens) == ((), "oidc", "auto")
 
 
 def test_the_keywords_for_type_checkers_are_the_fields() -> None:
@@ -296,22 +297,6 @@ def test_k_insecure_tls(name: str) -> None:
     assert (error.field, error.problem) == (name, "there is no such setting")
     assert "No check can be switched off" in error.cure
     assert "ca_file" in error.cure
-
-
-@pytest.mark.parametrize(
-    "cache", ["redis://:hunter2@cache.internal:6379/0", "rediss://hunter2@a", "sqlite:///hunter2", "unix://hunter2"]
-)
-def test_k_redis_plain(cache: str) -> None:
-    """K-redis-plain: no Redis of any kind in this version, and it says so."""
-    error = refusal(cache=cache)
-    assert error.field == "cache"
-    assert "not in this version" in error.problem
-    assert "memory://" in error.cure
-    assert "hunter2" not in str(error)
-
-
-def test_an_unknown_cache_is_refused() -> None:
-    assert refusal(cache="memcached://hunter2").problem == "is not a cache"
 
 
 # Names

@@ -23,6 +23,7 @@ HINTED = st.one_of(
     st.builds('["{}"]'.format, TEXT),
     st.builds('[{{"path": "/{}", "issuer": "https://a"}}]'.format, TEXT),
     st.builds("/{}".format, TEXT),
+    st.builds("{}://{}".format, st.sampled_from(["redis", "rediss", "unix", "sqlite", "redis+cluster", "a"]), TEXT),
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT | HINTED | st.binary() | st.just(object()),

@@ -158,7 +158,7 @@ def test_one_issuer_and_several_is_refused_across_sources(variables: Callable[..
         ("OIDC_ISSUERFILE", "Did you mean OIDC_ISSUER"),
         ("OIDC_", "Settings are OIDC_ISSUER, "),
         ("OIDC_VERIFY_SSL", "No check can be switched off. For a private CA set OIDC_CA_FILE"),
-        ("OIDC_CLIENT_SECRET", "Did you mean OIDC_CLIENT_ID?"),
+        ("OIDC_CLIENT_SECRET", "Did you mean OIDC_SECRET or OIDC_CLIENT_ID?"),
         ("OIDC_ENV_FILE", "Did you mean OIDC_CA_FILE?"),
         ("OIDC_issuer", "Did you mean OIDC_ISSUER"),
         ("oidc_issuer", "Did you mean OIDC_ISSUER"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from oidc_middleware.auth.known import Known, KnownTokens
+from oidc_middleware.auth.shared import SharedTokens
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import bearer, verify
 from oidc_middleware.core.jws import JWS
@@ -35,18 +37,22 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """One issuer whose tokens are accepted: what they must show, and where its keys are."""
+    """One issuer whose tokens are accepted: what they must show, where its keys are, and a name for that place."""
 
     expected: Expected
     keys: KeySource
+    source: bytes
 
 
 class Authenticator:
     """Tell who sent a credential. Holds no policy: what the identity may do is decided anew for each request."""
 
-    def __init__(self, issuers: Mapping[str, TrustedIssuer], known: KnownTokens, clock: Clock) -> None:
+    def __init__(
+        self, issuers: Mapping[str, TrustedIssuer], known: KnownTokens, shared: SharedTokens, clock: Clock
+    ) -> None:
         self._issuers = dict(issuers)
         self._known = known
+        self._shared = shared
         self._now = clock.now
         self._known_headers: dict[bytes, dict[str, Any]] = {}
         self.lookup: Callable[[bytes], Known | None] = known.lookup
@@ -66,13 +72,32 @@ class Authenticator:
         jws = unverified.jws
         keys = issuer.keys.peek_keys()
         candidates = keys.find(jws.kid, jws.algorithm) if keys is not None else ()
-        if not verify.is_signed_by(unverified, candidates):
-            found = await issuer.keys.find_keys(jws.kid, jws.algorithm, candidates)
-            verify.check_signature(unverified, found, candidates)
-            deadline = verify.check(unverified, issuer.expected, self._now())  # time went by while the issuer was asked
-        # No await from here on: what is stored was true under the generation that it carries.
+        is_signed = verify.is_signed_by(unverified, candidates)
+        if not is_signed:
+            deadline = await self._ask_others(token, unverified, issuer, candidates)
+        # No await from here to where it is stored: it was true under the generation that it carries.
         self._remember_header(jws)
-        return self._known.remember(value, token, jws.payload, deadline)
+        known = self._known.remember(value, token, jws.payload, deadline)
+        if self._shared.tells(took_a_call=not is_signed):
+            await self._shared.tell(issuer.source, token, (known.until, known.generation, jws.payload))
+        return known
+
+    async def _ask_others(
+        self, token: bytes, unverified: Unverified, issuer: TrustedIssuer, tried: tuple[Key, ...]
+    ) -> float:
+        """Return the deadline of a token that no key in memory verified, if other nodes or the issuer know better.
+
+        Raises:
+            TokenError: it is refused.
+            ProviderError: there are no keys at all and the issuer cannot be asked.
+        """
+        jws = unverified.jws
+        until = await self._shared.find(issuer.source, token, jws.payload)
+        if until is None:
+            found = await issuer.keys.find_keys(jws.kid, jws.algorithm, tried)
+            verify.check_signature(unverified, found, tried)
+            until = math.inf
+        return min(until, verify.check(unverified, issuer.expected, self._now()))  # time went by meanwhile
 
     def _read(self, value: bytes) -> tuple[bytes, Unverified]:
         """Return the token and its parts; what is a JWS is a well-formed credential too, so that is looked at later."""

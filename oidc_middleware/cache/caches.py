@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from oidc_middleware.cache.backend import suspend
 from oidc_middleware.cache.codec import RAW, Codec
+from oidc_middleware.cache.hybrid import HybridBackend
 from oidc_middleware.cache.memory import MemoryBackend
 from oidc_middleware.cache.typed import TieredBackend, TypedCache
 from oidc_middleware.cache.types import TYPES
@@ -39,6 +41,20 @@ class Caches:
     def stats(self) -> dict[str, dict[str, int]]:
         """Return the counts by type name, as plain JSON types."""
         return {name: asdict(counts) for name, counts in self.backend.stats().items()}
+
+    def shared_stats(self) -> dict[str, Any] | None:
+        """Return what happened between memory and the shared tier, as plain JSON types; None where there is none."""
+        backend = self.backend
+        return asdict(backend.overview()) if isinstance(backend, HybridBackend) else None
+
+    def start(self) -> None:
+        """Begin to look after a shared tier on the running event loop, before anybody asks for anything."""
+        if isinstance(self.backend, HybridBackend):
+            self.backend.start()
+
+    async def suspend(self) -> None:
+        """Write what waits, within 5 s, and let go of a shared tier until the next use; memory stays."""
+        await suspend(self.backend)
 
     async def close(self) -> None:
         """Close the backend; a second time does nothing."""

@@ -35,8 +35,9 @@ class TypedCache(Generic[V]):
         self.kind = kind
         self._backend = backend
         self._codec = codec
-        self._has_more_tiers = backend is not backend.memory
-        life = kind.memory_life(shared=self._has_more_tiers)
+        self.is_shared: bool = backend is not backend.memory
+        """Whether other tiers lie beneath memory."""
+        life = kind.memory_life(shared=self.is_shared)
         self._shelf = backend.memory.share(kind, codec, life)
         self.peek: Callable[[bytes], V | None] = self._shelf.peek
         """Return the value in memory, None when there is none or its end has come."""
@@ -64,7 +65,7 @@ class TypedCache(Generic[V]):
             BackendUnavailable: memory does not have it and the other tiers cannot be asked.
         """
         value = self.peek(key)
-        if value is not None or not self._has_more_tiers:
+        if value is not None or not self.is_shared:
             return value
         entry = await self._backend.get(self.kind, key)
         if entry is None:
@@ -86,7 +87,7 @@ class TypedCache(Generic[V]):
             TypeError: the value is None, or can be changed.
             BackendUnavailable: after `close`, or a tier that is waited for cannot be asked.
         """
-        if not self._has_more_tiers:
+        if not self.is_shared:
             self.put(key, value, expires_at)
             return
         footprint(value)
@@ -95,18 +96,18 @@ class TypedCache(Generic[V]):
     async def delete(self, key: bytes) -> bool:
         """Delete the value in every tier; tell whether there was one."""
         was_here = self._shelf.delete(key)
-        return (self._has_more_tiers and await self._backend.delete(self.kind, key)) or was_here
+        return (self.is_shared and await self._backend.delete(self.kind, key)) or was_here
 
     async def exists(self, key: bytes) -> bool:
         """Tell whether a tier has the value."""
         if self._shelf.end_of(key) is not None:
             return True
-        return self._has_more_tiers and await self._backend.exists(self.kind, key)
+        return self.is_shared and await self._backend.exists(self.kind, key)
 
     async def clear(self) -> None:
         """Delete every value of the type in every tier."""
         self._shelf.clear()
-        if self._has_more_tiers:
+        if self.is_shared:
             await self._backend.clear(self.kind)
 
     def stats(self) -> Counts:

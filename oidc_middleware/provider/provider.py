@@ -68,16 +68,16 @@ class Provider:
         self._next_look = -math.inf
         self._looks = 0
         # What came from another address is not shared, though it be the same issuer.
-        key = hashlib.sha256("\n".join((issuer, discovery_url or "", jwks_uri or "")).encode()).digest()
+        self.source: bytes = hashlib.sha256("\n".join((issuer, discovery_url or "", jwks_uri or "")).encode()).digest()
         self._discovered = Document(
-            Source("metadata", issuer, Store(caches.metadata, key), self._fetch_metadata, self._read_metadata),
+            Source("metadata", issuer, Store(caches.metadata, self.source), self._fetch_metadata, self._read_metadata),
             METADATA_LIFE,
             clock,
             random,
             self._metadata_replaced,
         )
         self._keys = Document(
-            Source("keys", issuer, Store(caches.jwk, key), self._fetch_keys, self._read_keys),
+            Source("keys", issuer, Store(caches.jwk, self.source), self._fetch_keys, self._read_keys),
             KEYS_LIFE,
             clock,
             random,

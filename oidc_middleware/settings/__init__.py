@@ -5,7 +5,7 @@ model      Settings                              what there is, and in which ord
 issuer     Issuer                                one of several issuers
 fields · issuer_fields                           each setting: type, reader, check, description
 keywords                                         the same for type checkers
-checks · urls · entries                          one value: text, number, URL, list of rules
+checks · urls · entries · cache                  one value: text, number, URL, list of rules, cache and secrets
 together                                         one setting against another
 sources · words                                  variables and files · their text as values
 report · unknown · problem                       what is said when something is wrong

@@ -24,7 +24,6 @@ _NO_AUDIENCE = frozenset({"iss", "sub", "exp", "nbf", "iat", "jti", "sid", "typ"
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{1,200}")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
-_OTHER_CACHES = ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "sqlite")
 _ALGORITHMS_CURE = f"Choose from {', '.join(ALGORITHMS)}."
 
 
@@ -158,16 +157,6 @@ def ca_file(value: object) -> str:
     if not context.cert_store_stats()["x509"]:
         raise Problem(f"{shown(path)} holds no certificate", cure)
     return path
-
-
-def cache(value: object) -> str:
-    """Check for the one cache of this version."""
-    url = text(value)
-    if url == "memory://":
-        return url
-    if url.partition(":")[0] in _OTHER_CACHES:
-        raise Problem("a shared cache is not in this version", "Write memory:// (each process keeps its own).")
-    raise Problem("is not a cache", "Write memory:// (each process keeps its own).")
 
 
 def paths(value: object) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator
 
 from oidc_middleware.core.policy import Rule
-from oidc_middleware.settings import checks, entries
+from oidc_middleware.settings import cache, checks, entries
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.words import Read, flag, json, listed, never, number
 
@@ -44,8 +44,34 @@ AllowHTTP = Annotated[
 ]
 Cache = Annotated[
     str,
-    PlainValidator(checks.cache),
-    Field(description="Where tokens, keys and metadata are cached. `memory://`: in each process."),
+    PlainValidator(cache.url),
+    Field(
+        description="Where keys, metadata and verified tokens are cached: `memory://` (in each process), "
+        "`sqlite:///path` (a file for the workers of one host), `redis://`, `rediss://`, `unix://`, "
+        "`redis+sentinel://` or `redis+cluster://`."
+    ),
+]
+Secret = Annotated[
+    tuple[cache.Secret, ...],
+    Read(listed),
+    PlainValidator(cache.secrets),
+    Field(
+        description="One secret or several, each of 32 bytes at least, the same on every node: a shared cache is "
+        "sealed with the first and opened with any. `oidc-middleware secret` prints one. Mandatory with a shared cache."
+    ),
+]
+Namespace = Annotated[
+    str,
+    PlainValidator(cache.namespace),
+    Field(description="What the names of entries in a shared cache begin with; each service has its own."),
+]
+ShareTokens = Annotated[
+    Literal["auto", "always", "never"],
+    PlainValidator(checks.one_of("auto", "always", "never")),
+    Field(
+        description="Which verified tokens other nodes learn of through a shared cache. `auto`: those whose "
+        "verification took a call to the issuer; all others are verified sooner than asked for."
+    ),
 ]
 Public = Annotated[
     tuple[str, ...],

@@ -41,6 +41,9 @@ class SettingsKeywords(IssuerOptions, total=False):
     max_token_life: float
     allow_http: bool
     cache: str
+    secret: str | bytes | Iterable[str | bytes]
+    namespace: str
+    share_tokens: Literal["auto", "always", "never"]
     public: str | Iterable[str]
     optional: str | Iterable[str]
     rules: Iterable[Rule | Mapping[str, Any]]

@@ -14,6 +14,7 @@ from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import fields, issuer_fields, sources, together
+from oidc_middleware.settings.cache import check_secret
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.settings.report import config_error, refuse_change
@@ -51,6 +52,9 @@ class Settings(BaseSettings):
     allow_http: fields.AllowHTTP = False
     client_id: issuer_fields.ClientID = None
     cache: fields.Cache = "memory://"
+    secret: fields.Secret = ()
+    namespace: fields.Namespace = "oidc"
+    share_tokens: fields.ShareTokens = "auto"
     public: fields.Public = ()
     optional: fields.Optional = ()
     rules: fields.Rules = ()
@@ -138,6 +142,7 @@ class Settings(BaseSettings):
         together.check_one_or_many(self._given())
         together.check_transport(self.trusted, allow_http=self.allow_http)
         together.check_rule_audiences(self.rules, self.trusted)
+        check_secret(self.cache, self.secret)
         try:
             _ = self.policy
         except PolicyError as error:

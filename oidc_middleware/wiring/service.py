@@ -11,6 +11,7 @@ from typing import Any, Self, Unpack
 from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
 from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.known import KnownTokens
+from oidc_middleware.auth.shared import SharedTokens, codec
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock, SystemClock
 from oidc_middleware.core.verify import Expected
@@ -18,6 +19,7 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import HTTPDoor, Provider
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
+from oidc_middleware.wiring.store import open_backend
 
 SCOPE_KEY = "oidc_middleware"
 
@@ -47,9 +49,10 @@ class OIDC:
             raise ConfigError(next(iter(keywords)), "given beside settings=", "Put it into Settings(...)")
         self.settings: Settings = Settings(**keywords) if settings is None else _checked(settings)
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self.caches: Caches = Caches(self.clock)
         self._random = random.Random()  # noqa: S311  spreads refreshes over time, guards nothing
         self._generation = Generation()
+        backend = open_backend(self.settings, self.clock)
+        self.caches: Caches = Caches(self.clock, backend, {"token": codec(self._generation)})
         trusted = self.settings.trusted
         self.providers: Mapping[str, Provider] = MappingProxyType(
             {issuer.issuer: self._provider(issuer, transport) for issuer in trusted}
@@ -62,6 +65,7 @@ class OIDC:
         self.authenticator: Authenticator = Authenticator(
             self.issuers,
             KnownTokens(self.caches.token, self._generation, self.clock),
+            SharedTokens(self.caches.token, self.settings.share_tokens),
             self.clock,
         )
         self._users = 0
@@ -91,7 +95,8 @@ class OIDC:
             leeway=self.settings.leeway,
             max_token_life=self.settings.max_token_life,
         )
-        return TrustedIssuer(expected, self.providers[issuer.issuer])
+        provider = self.providers[issuer.issuer]
+        return TrustedIssuer(expected, provider, provider.source)
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> OIDC:
@@ -141,6 +146,7 @@ class OIDC:
             self._begin()
 
     def _begin(self) -> None:
+        self.caches.start()
         for provider in self.providers.values():
             provider.start()
 
@@ -164,6 +170,7 @@ class OIDC:
 
     async def _end(self) -> None:
         await asyncio.gather(*(provider.stop() for provider in self.providers.values()))
+        await self.caches.suspend()
         if self._users > 0:  # started again meanwhile; what that start began may have been ended with the rest
             self._begin()
 
@@ -181,6 +188,7 @@ class OIDC:
         return {
             "ready": self.ready,
             "caches": self.caches.stats(),
+            "shared_cache": self.caches.shared_stats(),
             "issuers": {name: provider.stats() for name, provider in self.providers.items()},
         }
 

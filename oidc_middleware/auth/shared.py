@@ -1,0 +1,83 @@
+"""Verified tokens that other nodes know: asked for only where verification would need the issuer."""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+
+from oidc_middleware.auth.generation import Generation
+from oidc_middleware.auth.known import TokenRecord
+from oidc_middleware.cache import Codec, TypedCache
+from oidc_middleware.errors import BackendUnavailable
+
+_log = logging.getLogger("oidc_middleware.auth")
+
+
+class _Shared(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is told of a token: until when its verdict holds (Unix time), and its verified payload."""
+
+    until: float
+    payload: bytes
+
+
+def codec(generation: Generation) -> Codec[TokenRecord]:
+    """Return how a record of the token cache travels. The generation is each node's own: it is set on arrival."""
+    decoder = msgspec.msgpack.Decoder(_Shared)
+
+    def encode(record: TokenRecord) -> bytes:
+        until, _, payload = record
+        return msgspec.msgpack.encode(_Shared(until, payload))
+
+    def decode(data: bytes) -> TokenRecord:
+        try:
+            shared = decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise ValueError("not a shared token") from error
+        return shared.until, generation.value, shared.payload
+
+    return Codec(encode, decode, is_negative=lambda record: not record[2])
+
+
+class SharedTokens:
+    """The verdicts of all nodes on tokens.
+
+    Another node's verdict stands for the signature alone: what a token must show is checked here before, whoever
+    verified it. It holds no longer than the minute for which that node believes it itself. `share` says which verdicts
+    are told; where the cache is not shared, none are.
+    """
+
+    def __init__(self, cache: TypedCache[TokenRecord], share: Literal["auto", "always", "never"]) -> None:
+        self._cache = cache
+        self._asks = share != "never" and cache.is_shared
+        self._tells_all = share == "always"
+
+    async def find(self, source: bytes, token: bytes, payload: bytes) -> float | None:
+        """Return until when another node's verdict on a token holds (Unix time), None where nobody knows it.
+
+        `source` is where the issuer's keys come from: verdicts under other keys say nothing.
+        """
+        if not self._asks:
+            return None
+        try:
+            record = await self._cache.get(_key(source, token))
+        except BackendUnavailable:
+            return None
+        return record[0] if record is not None and record[2] == payload else None
+
+    def tells(self, *, took_a_call: bool) -> bool:
+        """Tell whether other nodes should know of a token, given whether its verification took a call to the issuer."""
+        return self._asks and (took_a_call or self._tells_all)
+
+    async def tell(self, source: bytes, token: bytes, record: TokenRecord) -> None:
+        """Tell other nodes of a verified token, and wait until they can know it. If that fails, the token is good."""
+        try:
+            await self._cache.set(_key(source, token), record, record[0])
+        except BackendUnavailable as error:
+            _log.debug("a verified token is not shared: %s", error)
+
+
+def _key(source: bytes, token: bytes) -> bytes:
+    return sha256(source + token).digest()
