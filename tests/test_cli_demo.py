@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -21,6 +22,8 @@ from oidc_middleware.cli.demo.check import check
 from oidc_middleware.cli.demo.lines import LINES
 from oidc_middleware.cli.demo.servers import _listen, running
 from oidc_middleware.testing.server import bind
+
+from redis_kit import RedisServer
 
 # Whoever runs the tests in the background may have told them, and what they start, to ignore Ctrl-C.
 CODE = """
@@ -56,6 +59,24 @@ def test_check_tries_every_line() -> None:
     tried = [line for line in result.stdout.splitlines() if line.startswith(("ok", "FAILED"))]
     assert [line.split(None, 2)[:2] for line in tried] == [["ok", str(line.status)] for line in LINES] + [["ok", "200"]]
     assert result.stdout.endswith(f"\n{len(LINES) + 1} of {len(LINES) + 1} went as they must\n")
+
+
+@pytest.mark.parametrize("cache", ["redis", "sqlite"])
+def test_check_over_a_shared_cache(cache: str, redis_server: RedisServer, tmp_path: Path) -> None:
+    url = redis_server.url if cache == "redis" else f"sqlite:///{tmp_path}/cache.sqlite"
+    command = [*COMMAND, "--check", "--cache", url]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith(f"\n{len(LINES) + 1} of {len(LINES) + 1} went as they must\n")
+    assert redis_server.admin.dbsize() > 0 if cache == "redis" else (tmp_path / "cache.sqlite").stat().st_size > 0
+
+
+def test_a_cache_that_is_none() -> None:
+    command = [*COMMAND, "--check", "--cache", "memcached://hunter2"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("oidc-middleware: cache: is not a cache. Write memory://")
+    assert "hunter2" not in result.stderr
 
 
 @contextmanager

@@ -50,6 +50,12 @@ def _add_demo(add: _Add) -> None:
     demo.add_argument(
         "--issuer-port", type=_port, metavar="PORT", help="port of the issuer (9000 if it is free; 0: any)"
     )
+    demo.add_argument(
+        "--cache",
+        default="memory://",
+        metavar="URL",
+        help="cache of the API: sqlite:///path or redis://host (memory://)",
+    )
     demo.add_argument("--check", action="store_true", help="try the lines, tell how each went, and exit with 0 or 1")
 
 

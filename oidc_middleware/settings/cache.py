@@ -37,8 +37,13 @@ class CacheURL(str):
 
     __slots__ = ()
 
+    @property
+    def shown(self) -> str:
+        """The URL without its credentials."""
+        return _CREDENTIALS.sub("***", str(self))
+
     def __repr__(self) -> str:
-        return repr(_CREDENTIALS.sub("***", str(self)))
+        return repr(self.shown)
 
 
 def url(value: object) -> CacheURL:

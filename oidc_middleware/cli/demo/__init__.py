@@ -28,6 +28,7 @@ _KILLED = 128
 _GUIDE = """\
 The issuer:  {issuer}
 The API:     {api}, behind OIDCMiddleware
+Its cache:   {cache}
 
 Try it in another terminal. The token is good for an hour.
 
@@ -60,12 +61,16 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace) -> int:
     from oidc_middleware.cli.demo.lines import LINES
     from oidc_middleware.cli.demo.servers import running
+    from oidc_middleware.settings.cache import CacheURL
 
     _log_to_terminal()
     stopped_by = _signal()
-    async with running(arguments.port, arguments.issuer_port) as demo:
+    async with running(arguments.port, arguments.issuer_port, arguments.cache) as demo:
         lines = "\n".join(f"# {line.title}: {line.status}\n{line.curl(demo.api)}\n" for line in LINES)
-        guide = _GUIDE.format(issuer=demo.issuer, api=demo.api, token=demo.token, lines=lines, login=demo.login)
+        cache = CacheURL(arguments.cache).shown
+        guide = _GUIDE.format(
+            issuer=demo.issuer, api=demo.api, cache=cache, token=demo.token, lines=lines, login=demo.login
+        )
         print(guide, flush=True)
         number = await stopped_by
         print("\nStopping.", flush=True)
@@ -95,7 +100,7 @@ async def _check(arguments: argparse.Namespace) -> int:
     from oidc_middleware.cli.demo.servers import running
 
     # Free ports: the outcome must not depend on what else runs here.
-    async with running(arguments.port or 0, arguments.issuer_port or 0) as demo:
+    async with running(arguments.port or 0, arguments.issuer_port or 0, arguments.cache) as demo:
         return 0 if await check(demo) else 1
 
 

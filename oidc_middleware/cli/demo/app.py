@@ -38,8 +38,8 @@ async def feed(websocket: WebSocket) -> None:
     await websocket.close()
 
 
-def build(issuer: str, audience: str, login: Login) -> Starlette:
-    """Return the app; it accepts tokens that `issuer` made for `audience`."""
+def build(issuer: str, audience: str, login: Login, cache: str, secret: str) -> Starlette:
+    """Return the app; it accepts tokens that `issuer` made for `audience`, and caches where `cache` says."""
     app = Starlette(
         routes=[
             Route("/health", health),
@@ -52,6 +52,8 @@ def build(issuer: str, audience: str, login: Login) -> Starlette:
         OIDCMiddleware,
         issuer=issuer,
         audience=audience,
+        cache=cache,
+        secret=secret,
         public=["/health", "/callback"],
         rules=[Rule("/orders", methods=["POST"], scopes=["orders:write"])],
     )

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from oidc_middleware.cache.envelope import new_secret
 from oidc_middleware.cli.demo.app import build
 from oidc_middleware.cli.demo.login import Login
 from oidc_middleware.errors import ConfigError
+from oidc_middleware.settings import Settings
 from oidc_middleware.testing import FakeIssuer
 from oidc_middleware.testing.server import bind, serving
 
@@ -32,12 +34,16 @@ class Demo:
 
 
 @asynccontextmanager
-async def running(port: int | None, issuer_port: int | None) -> AsyncIterator[Demo]:
+async def running(port: int | None, issuer_port: int | None, cache: str = "memory://") -> AsyncIterator[Demo]:
     """Run both until the block ends. A port of 0 is any free one, None the usual one or, where that is taken, any.
 
+    What a shared cache has of it is sealed with a secret that ends with it.
+
     Raises:
-        ConfigError: a port cannot be had.
+        ConfigError: a port cannot be had, or `cache` cannot be opened.
     """
+    secret = new_secret()
+    Settings(issuer="https://login.example.com", audience="demo", cache=cache, secret=secret)
     logging.getLogger("uvicorn.error").addFilter(_is_no_noise)
     issuer = FakeIssuer(expires_in=_TOKEN_LIFE)
     async with AsyncExitStack() as stack:
@@ -48,7 +54,7 @@ async def running(port: int | None, issuer_port: int | None) -> AsyncIterator[De
         api = issuer.audience = f"http://{_HOST}:{api_socket.getsockname()[1]}"
         login = Login(issuer, api)
         await stack.enter_async_context(serving(issuer.app, issuer_socket))
-        app = build(issuer.url, api, login)
+        app = build(issuer.url, api, login, cache, secret)
         await stack.enter_async_context(serving(app, api_socket, ws="auto", lifespan="on"))
         yield Demo(api, issuer.url, login.url, issuer.token("alice", scope="orders:read", client_id="demo"))
 

@@ -1,0 +1,108 @@
+"""What Redis sees of a service: nothing of tokens, subjects, sessions and claims."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oidc_middleware.cache import TYPES, HybridBackend, MemoryBackend, RedisBackend, SealedBackend, Sealer
+from oidc_middleware.cli.demo.check import check
+from oidc_middleware.cli.demo.servers import running
+
+from redis_kit import CLOCK, PATIENCE, RedisServer, end, until
+
+pytestmark = pytest.mark.anyio
+
+MAGIC = b"the monitor sees what everybody says"
+
+
+class Monitor:
+    """Everything that clients say to a server, as `MONITOR` tells it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.heard = b""
+        self._server = server
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(server.socket)
+        self._socket.sendall(b"MONITOR\r\n")
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while data := self._socket.recv(65_536):
+            self.heard += data
+
+    async def all(self) -> bytes:
+        """Return what was said until now."""
+        self._server.admin.echo(MAGIC)
+        await until(lambda: MAGIC in self.heard)
+        return self.heard
+
+
+@contextmanager
+def monitored(server: RedisServer) -> Iterator[Monitor]:
+    monitor = Monitor(server)
+    yield monitor
+    monitor._socket.shutdown(socket.SHUT_RDWR)
+    monitor._thread.join(PATIENCE)
+    monitor._socket.close()
+
+
+def dump(server: RedisServer) -> bytes:
+    """Return the server's RDB file, uncompressed."""
+    server.admin.config_set("rdbcompression", "no")
+    server.admin.save()
+    return Path(server.directory, "dump.rdb").read_bytes()
+
+
+def words_of(token: str) -> list[bytes]:
+    """Return a token's parts and the values of its claims, as bytes that must not show."""
+    parts = token.split(".")
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(parts[1] + "=="))
+    values = [value for value in claims.values() if isinstance(value, str) and len(value) > 3]
+    return [word.encode() for word in (*parts, *values, *claims)]
+
+
+async def test_the_demo_shows_nothing(redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """C-plaintext: neither to `MONITOR` nor in a dump; and there is something that could have shown."""
+    with monitored(redis_server) as monitor:
+        async with running(0, 0, redis_server.url) as demo:
+            assert await check(demo)
+        heard = await monitor.all()
+    dumped = dump(redis_server)
+    names = redis_server.admin.keys("oidc:*")
+    assert {name.split(b":")[1] for name in names} >= {b"metadata", b"jwk", b"token"}
+    hidden = [b"alice", b"bob", b"orders", b"eyJ", b"jwks_uri", demo.issuer.encode(), demo.api.encode()]
+    hidden += [word for word in words_of(demo.token) if len(word) > 3]
+    for word in hidden:
+        assert word not in heard, word
+        assert word not in dumped, word
+    assert heard.count(b"oidc:") > 3
+    assert dumped.count(b"oidc:") >= 3
+    assert "went as they must" in capsys.readouterr().out
+
+
+async def test_no_type_shows_what_it_holds(redis_server: RedisServer) -> None:
+    """Sessions and the rest, which no part of the service writes yet: keys and values, queued and awaited."""
+    sealed = SealedBackend(RedisBackend(redis_server.url, clock=CLOCK), Sealer(["s" * 32], "oidc"), CLOCK)
+    backend = HybridBackend(MemoryBackend(CLOCK), sealed, clock=CLOCK)
+    with monitored(redis_server) as monitor:
+        for kind in TYPES.values():
+            await backend.set(kind, b"session-of-alice", b"sub=alice", end(), wait=True)
+            await backend.add(kind, b"another-of-alice", b"sub=alice", end())
+            await backend.memory.clear(kind)
+            await backend.get_many(kind, [b"session-of-alice", b"unknown-alice"])
+            await backend.delete(kind, b"another-of-alice")
+        heard = await monitor.all()
+    assert redis_server.admin.dbsize() >= len(TYPES)
+    assert b"alice" not in heard
+    assert b"alice" not in dump(redis_server)
+    await backend.close()
