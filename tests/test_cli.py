@@ -16,6 +16,8 @@ from oidc_middleware.cli import main
 from oidc_middleware.cli.parser import build_parser
 from oidc_middleware.testing import FakeIssuer, faults
 
+from redis_kit import RedisServer
+
 PAGE = (Path(__file__).parent.parent / "docs" / "commands.md").read_text()
 
 
@@ -126,6 +128,7 @@ def test_doctor_finds_all_well(issuer: FakeIssuer, capsys: pytest.CaptureFixture
     assert doctor(issuer) == 0
     assert capsys.readouterr().out.splitlines() == [
         "ok      settings   public none; optional none; rules for none; all else needs an identity",
+        "        cache      memory:// (each process keeps its own)",
         "",
         f'        issuer     "{issuer.url}"',
         '        audience   aud with "orders"',
@@ -184,3 +187,50 @@ def test_an_option_goes_before_the_variable_and_this_before_the_file(
     monkeypatch.setenv("OIDC_AUDIENCE", "variable")
     assert main(["doctor", "--issuer", issuer.url, "--env-file", str(env_file)]) == 0
     assert '        audience   client_id with "variable"\n' in capsys.readouterr().out
+
+
+@pytest.fixture
+def shared(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    monkeypatch.setenv("OIDC_CACHE", redis_server.url.replace("//", "//:hunter2@"))
+    monkeypatch.setenv("OIDC_SECRET", "s" * 32)
+    redis_server.admin.config_set("requirepass", "hunter2")
+    redis_server.admin.execute_command("AUTH", "hunter2")
+    return redis_server
+
+
+def test_doctor_looks_at_a_shared_cache(
+    issuer: FakeIssuer, shared: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor(issuer) == 0
+    assert f"ok      cache      redis://***@127.0.0.1:{shared.port}/0\n" in capsys.readouterr().out
+
+
+def test_doctor_warns_of_a_server_that_drops_entries(
+    issuer: FakeIssuer, shared: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """K-redis-evict, Y-evict."""
+    shared.admin.config_set("maxmemory-policy", "volatile-lru")
+    assert doctor(issuer) == 0
+    assert "WARNING cache      maxmemory-policy is volatile-lru" in capsys.readouterr().out
+
+
+def test_doctor_tells_of_a_cache_that_cannot_be_written(
+    issuer: FakeIssuer, shared: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared.admin.config_set("maxmemory", "1")
+    assert doctor(issuer) == 3
+    told = capsys.readouterr().out
+    assert "FAILED  cache" in told
+    assert "cannot be written: " in told
+    assert "OOM" in told or "used memory" in told
+
+
+def test_doctor_tells_of_a_cache_that_is_away(
+    issuer: FakeIssuer, shared: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared.kill()
+    assert doctor(issuer) == 3
+    told = capsys.readouterr().out
+    assert "FAILED  cache" in told
+    assert "hunter2" not in told
+    assert "ok      key" in told, "the rest is looked at all the same"

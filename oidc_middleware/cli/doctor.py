@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from oidc_middleware.cache import TYPES, HybridBackend
+from oidc_middleware.cache.backend import Health
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, printable, shown
 from oidc_middleware.core.keys import Key
-from oidc_middleware.errors import OIDCError
+from oidc_middleware.errors import BackendUnavailable, OIDCError
 from oidc_middleware.provider import Provider
 from oidc_middleware.settings import Issuer, Settings
+from oidc_middleware.settings.cache import without_credentials
 from oidc_middleware.wiring import OIDC
 
 WELL = 0
@@ -31,8 +34,28 @@ def run(arguments: argparse.Namespace) -> int:
 async def examine(oidc: OIDC) -> int:
     """Print what works and what does not, a line each, and return the exit code."""
     _print("ok", "settings", _policy(oidc.settings))
-    answers = [await _examine_issuer(issuer, oidc.providers[issuer.issuer]) for issuer in oidc.settings.trusted]
+    answers = [await _examine_cache(oidc)]
+    answers += [await _examine_issuer(issuer, oidc.providers[issuer.issuer]) for issuer in oidc.settings.trusted]
     return WELL if all(answers) else UNREACHABLE
+
+
+async def _examine_cache(oidc: OIDC) -> bool:
+    """Print how a shared cache fares; tell whether it answers and can be written."""
+    backend, where = oidc.caches.backend, without_credentials(oidc.settings.cache)
+    if not isinstance(backend, HybridBackend):
+        _print("", "cache", f"{where} (each process keeps its own)")
+        return True
+    health = await backend.shared.ping()
+    try:
+        if health.healthy:
+            await backend.set(TYPES["general"], b"doctor", b"", oidc.clock.now() + 1, wait=True)
+    except BackendUnavailable as error:
+        health = Health(healthy=False, detail=f"cannot be written: {error.detail}")
+    await oidc.caches.close()
+    _print("ok" if health.healthy else "FAILED", "cache", where)
+    if health.detail:
+        _print("WARNING" if health.healthy else "", "cache", printable(health.detail))
+    return health.healthy
 
 
 async def _examine_issuer(issuer: Issuer, provider: Provider) -> bool:

@@ -76,10 +76,10 @@ def _add_explain(add: _Add) -> None:
 def _add_doctor(add: _Add) -> None:
     doctor = add(
         "doctor",
-        help="check the settings, and whether the issuer answers",
-        description="Check the settings given here, in OIDC_* variables or in a file, and fetch what they need from "
-        "the issuer.",
-        epilog="Exit code: 0 all is well, 2 usage or settings, 3 an issuer cannot be asked.",
+        help="check the settings, and whether the issuer and the cache answer",
+        description="Check the settings given here, in OIDC_* variables or in a file, fetch what they need from the "
+        "issuer, and see how a shared cache fares.",
+        epilog="Exit code: 0 all is well, 2 usage or settings, 3 an issuer or the cache cannot be asked.",
     )
     options.add_to(doctor)
 

@@ -37,13 +37,8 @@ class CacheURL(str):
 
     __slots__ = ()
 
-    @property
-    def shown(self) -> str:
-        """The URL without its credentials."""
-        return _CREDENTIALS.sub("***", str(self))
-
     def __repr__(self) -> str:
-        return repr(self.shown)
+        return repr(without_credentials(self))
 
 
 def url(value: object) -> CacheURL:
@@ -58,6 +53,11 @@ def url(value: object) -> CacheURL:
     else:
         raise Problem("is not a cache", _CURE)
     return CacheURL(found)
+
+
+def without_credentials(found: str) -> str:
+    """Return the URL of a cache as it may be shown."""
+    return _CREDENTIALS.sub("***", str(found))
 
 
 def sqlite_path(found: str) -> str | None:

@@ -100,6 +100,11 @@ class HybridBackend:
         return self._memory
 
     @property
+    def shared(self) -> Backend:
+        """The tier beneath memory."""
+        return self._tiers.shared
+
+    @property
     def fallback(self) -> bool:
         """Whether memory does alone for now, for reads, writes or both."""
         return self._standing.fallback

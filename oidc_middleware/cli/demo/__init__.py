@@ -61,13 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace) -> int:
     from oidc_middleware.cli.demo.lines import LINES
     from oidc_middleware.cli.demo.servers import running
-    from oidc_middleware.settings.cache import CacheURL
+    from oidc_middleware.settings.cache import without_credentials
 
     _log_to_terminal()
     stopped_by = _signal()
     async with running(arguments.port, arguments.issuer_port, arguments.cache) as demo:
         lines = "\n".join(f"# {line.title}: {line.status}\n{line.curl(demo.api)}\n" for line in LINES)
-        cache = CacheURL(arguments.cache).shown
+        cache = without_credentials(arguments.cache)
         guide = _GUIDE.format(
             issuer=demo.issuer, api=demo.api, cache=cache, token=demo.token, lines=lines, login=demo.login
         )
