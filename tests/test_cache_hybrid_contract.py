@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from test_cache_contract import HOUR, TOKEN, BackendContract
+from test_cache_contract import HOUR, TOKEN
 
 from oidc_middleware.cache import (
     Backend,
@@ -17,7 +17,7 @@ from oidc_middleware.cache import (
     Sealer,
     SqliteBackend,
 )
-from oidc_middleware.testing import ManualClock
+from oidc_middleware.testing import BackendContract, ManualClock
 
 from redis_kit import PATIENCE, RedisServer
 

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis._parsers import _AsyncRESP3Parser
-from test_cache_contract import BackendContract
 
 from oidc_middleware.cache import TYPES, Backend, RedisBackend
 from oidc_middleware.cache.redis.link import connector
-from oidc_middleware.testing import ManualClock
+from oidc_middleware.testing import BackendContract, ManualClock
 
 from redis_kit import PATIENCE, RedisServer, newest, programs
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 from sqlite_peer import is_whole
-from test_cache_contract import BLACKLIST, GENERAL, HOUR, TOKEN, BackendContract, clock
+from test_cache_contract import BLACKLIST, GENERAL, HOUR, TOKEN, clock
 
 from oidc_middleware.cache import TYPES, Backend, Entry
 from oidc_middleware.cache.sqlite import SqliteBackend
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.errors import BackendUnavailable
-from oidc_middleware.testing.clock import ManualClock
+from oidc_middleware.testing import BackendContract, ManualClock
 
 __all__ = ["clock"]
 

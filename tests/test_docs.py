@@ -81,7 +81,7 @@ async def run(block: Block, namespace: dict[str, Any], issuer: FakeIssuer) -> No
 
 
 def defines_tests(block: Block) -> bool:
-    return re.search(r"^(async )?def test_", block.text, re.MULTILINE) is not None
+    return re.search(r"^(async def test_|def test_|class Test)", block.text, re.MULTILINE) is not None
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""A fake issuer, a clock and pytest fixtures: for the tests of this package and of those who use it.
+"""A fake issuer, a clock, pytest fixtures and the contract of cache tiers: for our tests and everybody's.
 
 Names load on first use, because pytest imports this package when it starts, in every project of the environment.
 """
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from oidc_middleware.testing import faults
     from oidc_middleware.testing.clock import ManualClock
+    from oidc_middleware.testing.contract import BackendContract
     from oidc_middleware.testing.issuer import FakeIssuer
     from oidc_middleware.testing.keys import KeyPool, SigningKey, make_key
 
-__all__ = ["FakeIssuer", "KeyPool", "ManualClock", "SigningKey", "faults", "make_key"]
+__all__ = ["BackendContract", "FakeIssuer", "KeyPool", "ManualClock", "SigningKey", "faults", "make_key"]
 
 _HOMES = {
+    "BackendContract": "contract",
     "FakeIssuer": "issuer",
     "KeyPool": "keys",
     "ManualClock": "clock",

@@ -13,6 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from oidc_middleware.testing import FakeIssuer, KeyPool, ManualClock
 
+# Or a failure of the contract would show nothing but the line.
+pytest.register_assert_rewrite("oidc_middleware.testing.contract")
+
 
 @pytest.fixture(scope="session")
 def oidc_key_pool() -> KeyPool:
