@@ -63,6 +63,10 @@ conformance: $(READY)  ## Run the suite against certified OpenID providers (Node
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null || $(MAKE) $(NODE)
 	@$(BIN)/python -m pytest tests/conformance $(ARGS)
 
+.PHONY: soak
+soak: $(READY)  ## Let three processes share a Redis that fails in every way, for five minutes (ARGS="--seconds 60 --seed 7").
+	@$(BIN)/python tests/soak/soak.py $(ARGS)
+
 .PHONY: bench
 bench: $(READY)  ## Measure, side by side with the peers, and print tables of ratios.
 	@$(PIP) install --only-binary :all: --require-hashes -r requirements/bench.txt
