@@ -18,7 +18,20 @@ from time import perf_counter
 
 from table import markdown
 
-NAMES = ("door", "first_sight", "steps", "server", "memory", "import", "cache", "redis", "hybrid", "sqlite", "envelope")
+NAMES = (
+    "door",
+    "first_sight",
+    "steps",
+    "server",
+    "memory",
+    "import",
+    "cache",
+    "redis",
+    "hybrid",
+    "outage",
+    "sqlite",
+    "envelope",
+)
 PEERS = (
     *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),
     *("cachetools", "moka-py", "theine", "redis", "hiredis", "cashews", "aiocache"),
