@@ -12,9 +12,10 @@ from oidc_middleware.cache.backend import Backend, Counts, Entry, Health
 from oidc_middleware.cache.caches import Caches
 from oidc_middleware.cache.changes import EVERYTHING, Change
 from oidc_middleware.cache.codec import RAW, Codec, msgpack
+from oidc_middleware.cache.loader import Kept, Loaded, Loading, LoadingCache, kept
 from oidc_middleware.cache.loading import Flights
 from oidc_middleware.cache.memory import MemoryBackend
-from oidc_middleware.cache.typed import TieredBackend, TypedCache
+from oidc_middleware.cache.typed import SharedTier, TieredBackend, TypedCache
 from oidc_middleware.cache.types import TYPES, CacheType, Limits
 
 if TYPE_CHECKING:
@@ -38,14 +39,20 @@ __all__ = [
     "Flights",
     "Health",
     "HybridBackend",
+    "Kept",
     "Limits",
+    "Loaded",
+    "Loading",
+    "LoadingCache",
     "MemoryBackend",
     "RedisBackend",
     "SealedBackend",
     "Sealer",
+    "SharedTier",
     "SqliteBackend",
     "TieredBackend",
     "TypedCache",
+    "kept",
     "msgpack",
     "new_secret",
 ]

@@ -23,10 +23,11 @@ class Flights:
     def __init__(self, limit: int = 1024) -> None:
         self._limit = limit
         self._flights: dict[Hashable, Task[Any]] = {}
+        self._forgotten: set[Task[Any]] = set()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._flights) + len(self._forgotten)
 
     async def run(self, key: Hashable, factory: Callable[[], Awaitable[V]]) -> V:
         """Return what `factory` returns, or what the flight with this key does that is under way.
@@ -36,10 +37,7 @@ class Flights:
             RuntimeError: the flight belongs to another event loop that runs at this moment, or would wait for itself.
             Exception: whatever `factory` raised.
         """
-        loop = asyncio.get_running_loop()
-        task = self._flights.get(key)
-        if task is None or task.done() or not _is_of(task, loop):
-            task = self._start(loop, key, factory)
+        task = self._joined(key, factory)
         if task is asyncio.current_task():
             raise RuntimeError(f"the flight {key!r} would wait for itself")
         # `wait` leaves the task alone when its caller is cancelled, and nobody's cancellation comes out of it.
@@ -49,23 +47,50 @@ class Flights:
         result: V = task.result()
         return result
 
+    def begin(self, key: Hashable, factory: Callable[[], Awaitable[V]]) -> None:
+        """Begin a flight for whoever asks next, unless one is under way; its error goes to nobody else.
+
+        Raises:
+            BackendUnavailable: too many flights are under way; after `aclose`.
+            RuntimeError: the flight belongs to another event loop that runs at this moment.
+        """
+        self._joined(key, factory)
+
+    def forget(self, key: Hashable) -> None:
+        """Let whoever asks from now on begin a new flight; those who wait for the present one still get its answer."""
+        task = self._flights.pop(key, None)
+        if task is not None and not task.done():
+            self._forgotten.add(task)
+
+    def forget_all(self) -> None:
+        """Do what `forget` does, for every key."""
+        for key in list(self._flights):
+            self.forget(key)
+
     async def aclose(self, patience: float = 5.0) -> None:
         """End all flights and start no more; wait `patience` seconds at most for those that do not want to end."""
         self._closed = True
         loop = asyncio.get_running_loop()
-        ours = [
-            task for task in self._flights.values() if task.get_loop() is loop and task is not asyncio.current_task()
-        ]
+        under_way = [*self._flights.values(), *self._forgotten]
+        ours = [task for task in under_way if task.get_loop() is loop and task is not asyncio.current_task()]
         self._flights.clear()
+        self._forgotten.clear()
         for task in ours:
             task.cancel()
         if ours:
             await asyncio.wait(ours, timeout=patience)
 
+    def _joined(self, key: Hashable, factory: Callable[[], Awaitable[V]]) -> Task[V]:
+        loop = asyncio.get_running_loop()
+        task = self._flights.get(key)
+        if task is None or task.done() or not _is_of(task, loop):
+            task = self._start(loop, key, factory)
+        return task
+
     def _start(self, loop: AbstractEventLoop, key: Hashable, factory: Callable[[], Awaitable[V]]) -> Task[V]:
-        if len(self._flights) >= self._limit:
+        if len(self) >= self._limit:
             self._forget_dead()
-        if self._closed or len(self._flights) >= self._limit:
+        if self._closed or len(self) >= self._limit:
             raise BackendUnavailable("no more work is taken" if self._closed else "too much work is under way")
         context = Context()
         task = loop.create_task(_fly(factory), context=context)
@@ -76,6 +101,7 @@ class Flights:
     def _land(self, key: Hashable, task: Task[Any]) -> None:
         if self._flights.get(key) is task:
             del self._flights[key]
+        self._forgotten.discard(task)
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report it where all who waited have gone
 
@@ -83,6 +109,7 @@ class Flights:
         for key, task in list(self._flights.items()):
             if not task.get_loop().is_running():
                 del self._flights[key]
+        self._forgotten = {task for task in self._forgotten if task.get_loop().is_running()}
 
 
 async def _fly(factory: Callable[[], Awaitable[V]]) -> V:

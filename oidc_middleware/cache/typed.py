@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import Future
 from collections.abc import Callable
-from typing import Generic, Protocol
+from typing import Generic, Protocol, runtime_checkable
 
-from oidc_middleware.cache.backend import Backend, Counts
+from oidc_middleware.cache.backend import Backend, Counts, Entry
 from oidc_middleware.cache.codec import Codec, V
 from oidc_middleware.cache.footprint import footprint
 from oidc_middleware.cache.memory import MemoryBackend
@@ -23,6 +25,20 @@ class TieredBackend(Backend, Protocol):
         """The first tier."""
 
 
+@runtime_checkable
+class SharedTier(Protocol):
+    """What a tiered backend whose further tier other nodes write to can do besides."""
+
+    async def get_shared(self, kind: CacheType, key: bytes) -> Entry | None:
+        """Return the entry of the shared tier, whatever memory has."""
+
+    def invalidate(self, kind: CacheType, key: bytes) -> None:
+        """Forget what memory has of a key."""
+
+    def next_change(self, kind: CacheType, key: bytes) -> Future[None]:
+        """Return a future that is done when somebody else changed the key; whoever waits no longer cancels it."""
+
+
 class TypedCache(Generic[V]):
     """Values of one cache type, by digest.
 
@@ -37,12 +53,15 @@ class TypedCache(Generic[V]):
         self._codec = codec
         self.is_shared: bool = backend is not backend.memory
         """Whether other tiers lie beneath memory."""
+        self._shared_tier: SharedTier | None = backend if isinstance(backend, SharedTier) else None
         life = kind.memory_life(shared=self.is_shared)
         self._shelf = backend.memory.share(kind, codec, life)
         self.peek: Callable[[bytes], V | None] = self._shelf.peek
         """Return the value in memory, None when there is none or its end has come."""
         self.peek_stale: Callable[[bytes], V | None] = self._shelf.peek_stale
         """Return the value in memory also if its end has come, as long as the type keeps it."""
+        self.is_negative: Callable[[V], bool] = codec.is_negative
+        """Tell whether a value is a negative answer."""
 
     def put(self, key: bytes, value: V, expires_at: float, size: int | None = None) -> bool:
         """Store a value in memory until `expires_at` (Unix time in seconds); tell whether it is there now.
@@ -72,6 +91,35 @@ class TypedCache(Generic[V]):
             return None
         if self._shelf.end_of(key) is not None:
             return self._shelf.peek_stale(key)  # decoded on its way in
+        return self._decoded(entry)
+
+    async def get_newest(self, key: bytes) -> V | None:
+        """Return the value that the shared tier has, though memory may have an older one, which is then forgotten.
+
+        Without a shared tier: what `get` returns. None also when the shared tier cannot be asked.
+
+        Raises:
+            BackendUnavailable: as `get` does.
+        """
+        if self._shared_tier is None or self._shelf.end_of(key) is None:
+            return await self.get(key)
+        entry = await self._shared_tier.get_shared(self.kind, key)
+        value = None if entry is None else self._decoded(entry)
+        if value is None or value == self._shelf.peek_stale(key):
+            return value
+        self._shared_tier.invalidate(self.kind, key)
+        return await self.get(key)
+
+    def next_change(self, key: bytes) -> Future[None]:
+        """Return a future that is done when another node changed the key, as far as that is told at all.
+
+        Whoever waits no longer cancels it.
+        """
+        if self._shared_tier is None:
+            return asyncio.get_running_loop().create_future()
+        return self._shared_tier.next_change(self.kind, key)
+
+    def _decoded(self, entry: Entry) -> V | None:
         try:
             return self._codec.decode(entry.value)
         except ValueError:
@@ -92,6 +140,17 @@ class TypedCache(Generic[V]):
             return
         footprint(value)
         await self._backend.set(self.kind, key, self._codec.encode(value), expires_at, wait)
+
+    async def add(self, key: bytes, value: V, expires_at: float) -> bool:
+        """Store as `set` does unless a tier has a value; tell whether it was stored.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: the value is None, or can be changed.
+            BackendUnavailable: nobody knows whether it was stored; also after `close`.
+        """
+        footprint(value)
+        return await self._backend.add(self.kind, key, self._codec.encode(value), expires_at)
 
     async def delete(self, key: bytes) -> bool:
         """Delete the value in every tier; tell whether there was one."""

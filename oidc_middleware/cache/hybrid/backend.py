@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import Task, get_running_loop
+from asyncio import Future, Task, get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import Context
 from random import random as chance
@@ -20,6 +20,7 @@ from oidc_middleware.cache.hybrid.session import Session
 from oidc_middleware.cache.hybrid.standing import Standing
 from oidc_middleware.cache.hybrid.tiers import Tiers
 from oidc_middleware.cache.hybrid.unsettled import Unsettled
+from oidc_middleware.cache.hybrid.watchers import Watchers
 from oidc_middleware.cache.hybrid.writes import OnWritten, Writes
 from oidc_middleware.cache.memory import MemoryBackend
 from oidc_middleware.cache.types import CacheType
@@ -90,6 +91,7 @@ class HybridBackend:
             now=clock.now,
             budget=budget,
         )
+        self._watchers = Watchers()
         self._session: Session | None = None
         self._closing: Task[None] | None = None
         self._closed = False
@@ -160,6 +162,14 @@ class HybridBackend:
             if entry is not None:
                 entries[key] = entry
         return entries
+
+    async def get_shared(self, kind: CacheType, key: bytes) -> Entry | None:
+        """Return the entry of the shared tier, whatever memory has; None as well when it cannot be asked.
+
+        Raises:
+            BackendUnavailable: as `get` does.
+        """
+        return await self._read(self._tiers.rooms.of(kind), key)
 
     async def _read(self, room: Room, key: bytes) -> Entry | None:
         try:
@@ -275,14 +285,24 @@ class HybridBackend:
 
     def invalidate(self, kind: CacheType, key: bytes) -> None:
         """Forget what memory has of a key, and what is being read of it: somebody else changed it."""
-        self._tiers.placeholders.drop(self._tiers.rooms.of(kind).prefix + key)
+        full = self._tiers.rooms.of(kind).prefix + key
+        self._tiers.placeholders.drop(full)
         self._memory.expire(kind, key)
+        self._watchers.wake(full)
 
     def invalidate_all(self, kind: CacheType) -> None:
         """Forget what memory has of a type, unless it is replicated: what others changed is not known in full."""
         self._tiers.placeholders.drop_all(self._tiers.rooms.of(kind).prefix)
         if kind.coherence != "replicated":
             self._memory.expire_all(kind)
+        self._watchers.wake_all(self._tiers.rooms.of(kind).prefix)
+
+    def next_change(self, kind: CacheType, key: bytes) -> Future[None]:
+        """Return a future that is done at the next invalidation of the key or its type.
+
+        News may be late or absent, so whoever waits also looks now and then, and cancels the future when he goes.
+        """
+        return self._watchers.watch(self._tiers.rooms.of(kind).prefix + key)
 
     # ------------------------------------------------------------------------------------------------------------- care
 
