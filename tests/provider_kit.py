@@ -38,7 +38,7 @@ class Bench:
             http=self.http,
             caches=self.caches,
             clock=self.clock,
-            random=Random(1),
+            random=self.options.pop("random", None) or Random(1),
             on_keys_removed=self._count,
             **self.options,
         )

@@ -30,9 +30,12 @@ class Store:
     key: bytes
 
     async def newer_than(self, fetched_at: float, now: float) -> Stored | None:
-        """Return a version that is fresh at `now` and newer than that; one from the future is no such thing."""
+        """Return a version that is fresh at `now` and newer than that; one from the future is no such thing.
+
+        The shared tier is asked even if memory has a version: when that is due, another node may have renewed it.
+        """
         try:
-            data = await self.cache.get(self.key)
+            data = await self.cache.get_newest(self.key)
             stored = None if data is None else msgspec.msgpack.decode(data, type=Stored)
         except (BackendUnavailable, msgspec.MsgspecError):
             return None
