@@ -342,3 +342,80 @@ def test_two_loops_that_run_at_once_are_an_error() -> None:
         release.set()
         thread.join(DEADLINE)
     assert results == ["first"]
+
+
+# ------------------------------------------------------------------------------------------------------------ forgotten
+
+
+@pytest.mark.anyio
+async def test_whoever_asks_after_a_flight_was_forgotten_begins_a_new_one() -> None:
+    flights, old, new = Flights(), Source("old"), Source("new")
+    before = asyncio.create_task(flights.run("k", old))
+    await settle(lambda: old.began > 0)
+    flights.forget("k")
+    flights.forget("unknown")
+    after = asyncio.create_task(flights.run("k", new))
+    await settle(lambda: new.began > 0)
+    assert len(flights) == 2
+    for source in (new, old):
+        source.release.set()
+    assert [await before, await after] == ["old", "new"]
+    await settle(lambda: len(flights) == 0)
+
+
+@pytest.mark.anyio
+async def test_forgotten_flights_count_and_end_with_the_others() -> None:
+    flights, source = Flights(limit=2), Source()
+    waiting = [asyncio.create_task(flights.run(key, source)) for key in "ab"]
+    await settle(lambda: source.began == 2)
+    flights.forget_all()
+    with pytest.raises(BackendUnavailable, match="too much"):
+        await flights.run("c", source)
+    await flights.aclose()
+    assert source.cancelled == 2
+    for task in waiting:
+        with pytest.raises(BackendUnavailable):
+            await task
+
+
+def test_forgotten_flights_of_a_loop_that_is_over_take_no_room() -> None:
+    """D-loop."""
+    flights = Flights(limit=1)
+
+    async def begin() -> None:
+        source = Source()
+        flights.begin("k", source)
+        await settle(lambda: source.began > 0)
+        flights.forget("k")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    orphans = [*flights._forgotten]
+    loop.close()
+    assert asyncio.run(flights.run("k", answer_of_42)) == 42
+    for task in orphans:  # the loop was closed under them: nobody can end them any more
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_a_flight_that_is_begun_is_joined_by_who_asks() -> None:
+    flights, source = Flights(), Source()
+    flights.begin("k", source)
+    flights.begin("k", source)
+    asking = asyncio.create_task(flights.run("k", source))
+    await settle(lambda: source.began > 0)
+    source.release.set()
+    assert await asking == "answer"
+    assert source.began == 1
+
+
+@pytest.mark.anyio
+async def test_an_error_of_a_flight_that_nobody_waits_for_is_reported_nowhere() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    flights, source = Flights(), Source(ProviderUnavailable("down"))
+    source.release.set()
+    flights.begin("k", source)
+    await settle(lambda: len(flights) == 0)
+    gc.collect()
+    assert reported == []

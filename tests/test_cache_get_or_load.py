@@ -29,6 +29,7 @@ from oidc_middleware.cache import (
 )
 from oidc_middleware.cache.loader.pauses import Pauses
 from oidc_middleware.cache.loader.turns import lock_key
+from oidc_middleware.clock import SystemClock
 from oidc_middleware.errors import BackendUnavailable, ProviderUnavailable
 from oidc_middleware.testing import ManualClock
 
@@ -437,6 +438,22 @@ async def test_an_old_value_is_served_only_where_the_reload_failed(
     assert await cache.get_or_load(b"k", source) == b"6"
 
 
+async def test_an_outage_is_told_once_and_the_next_one_again(
+    make: MakeCache, source: Source, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = make(with_windows(stale_if_error=30.0, retry_after=0.0))
+    await cache.get_or_load(b"k", source)
+    for _ in range(2):
+        clock.advance(LIFE)
+        source.answer = ProviderUnavailable("down")
+        for _ in range(3):
+            await cache.get_or_load(b"k", source)
+        source.answer = None
+        await cache.get_or_load(b"k", source)
+    levels = [record.levelno for record in caplog.records if record.name == "oidc_middleware.cache"]
+    assert levels.count(logging.WARNING) == 2
+
+
 async def test_a_background_reload_that_fails_is_logged_and_pauses(
     make: MakeCache, source: Source, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -511,6 +528,30 @@ async def test_what_changes_while_it_is_loaded_is_not_overwritten(
     assert cache.peek(b"k") == expected
 
 
+@pytest.mark.parametrize("change", ["delete", "clear"])
+async def test_what_is_deleted_while_it_is_loaded_does_not_come_back(
+    make: MakeCache, source: Source, change: str
+) -> None:
+    cache = make()
+    source.gate.clear()
+    asking = asyncio.create_task(cache.get_or_load(b"k", source))
+    await turns()
+    await (cache.delete(b"k") if change == "delete" else cache.clear())
+    source.gate.set()
+    assert await asking == b"1"
+    assert cache.peek(b"k") is None
+
+
+async def test_news_that_come_with_the_answer_still_count(make: MakeCache, hybrid: HybridBackend) -> None:
+    async def load() -> bytes:
+        hybrid.invalidate(GENERAL, b"k")
+        return b"outdated"
+
+    cache = make(backend=hybrid)
+    assert await cache.get_or_load(b"k", load) == b"outdated"
+    assert cache.peek(b"k") is None
+
+
 @pytest.mark.parametrize("everything", [False, True])
 async def test_what_another_node_changes_while_it_is_loaded_is_not_kept(
     make: MakeCache, source: Source, hybrid: HybridBackend, everything: bool
@@ -544,6 +585,21 @@ async def test_a_change_of_another_key_leaves_a_load_alone(
     source.gate.set()
     await asking
     assert cache.peek(b"k") == b"1"
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize("kind", ["token", "session"])
+async def test_a_store_that_fails_is_one_that_has_nothing(source: Source, tier: Tier, kind: str, lock: bool) -> None:
+    """Also of types whose reads or writes say so: what was loaded is what counts."""
+    clock = SystemClock()
+    hybrid = HybridBackend(MemoryBackend(clock), tier, clock=clock)
+    cache = LoadingCache(TypedCache(TYPES[kind], hybrid, kept(RAW)), clock, Loading(lock=lock))
+    tier.reads = tier.writes = "down"
+    assert await cache.get_or_load(b"k", source) == b"1"
+    assert cache.peek(b"k") == b"1"
+    assert source.loads == 1
+    await cache.aclose()
+    await hybrid.close()
 
 
 async def test_a_value_may_be_set_for_a_time_that_is_over(make: MakeCache, source: Source, clock: ManualClock) -> None:

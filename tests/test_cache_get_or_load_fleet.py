@@ -415,6 +415,19 @@ async def test_an_old_value_is_found_by_a_node_that_never_loaded_it(over_memory:
         await fresh.ask()
 
 
+async def test_a_newer_value_that_is_over_does_not_spare_a_load(over_memory: MakeNodes, clock: ManualClock) -> None:
+    first, second = over_memory(locking(life=50.0, stale_if_error=100.0), count=2)
+    await first.ask()
+    await turns(50)
+    assert await second.ask() == b"v"
+    clock.advance(1)
+    await first.cache.set(KEY, b"short", clock.now() + 10)
+    await turns(50)
+    clock.advance(49)
+    second.value = b"newer"
+    assert await second.ask() == b"newer"
+
+
 async def test_what_a_node_deletes_no_window_brings_back(over_memory: MakeNodes, clock: ManualClock) -> None:
     first, second = over_memory(locking(life=50.0, stale_if_error=100.0, stale_while_revalidate=100.0), count=2)
     await first.ask()
