@@ -609,6 +609,26 @@ async def test_a_value_may_be_set_for_a_time_that_is_over(make: MakeCache, sourc
     assert await cache.get_or_load(b"k", source) == b"1"
 
 
+@pytest.mark.parametrize("end", [float("nan"), float("inf")])
+async def test_a_value_cannot_be_set_for_a_time_that_is_none(make: MakeCache, end: float) -> None:
+    cache = make()
+    await cache.set(b"k", b"v", 1_800_000_010.0)
+    with pytest.raises(ValueError, match="finite"):
+        await cache.set(b"k", b"other", end)
+    assert cache.peek(b"k") == b"v"
+
+
+async def test_to_set_a_value_that_the_store_does_not_take_is_an_error(tier: Tier) -> None:
+    clock = SystemClock()
+    hybrid = HybridBackend(MemoryBackend(clock), tier, clock=clock)
+    cache = LoadingCache(TypedCache(TYPES["token"], hybrid, kept(RAW)), clock)
+    tier.writes = "down"
+    with pytest.raises(BackendUnavailable):
+        await cache.set(b"k", b"v", clock.now() + 10)
+    assert cache.peek(b"k") == b"v"
+    await hybrid.close()
+
+
 # -------------------------------------------------------------------------------------------------------------- closing
 
 

@@ -10,6 +10,8 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oidc_middleware.cache import (
     RAW,
@@ -23,6 +25,7 @@ from oidc_middleware.cache import (
     RedisBackend,
     TypedCache,
     kept,
+    msgpack,
 )
 from oidc_middleware.cache.hybrid.watchers import Watchers
 from oidc_middleware.cache.loader.turns import lock_key
@@ -445,6 +448,63 @@ async def test_a_store_with_rubbish_is_one_with_nothing(over_memory: MakeNodes, 
     first, second = over_memory(locking(), count=2)
     await second.backend.set(GENERAL, KEY, b"rubbish", clock.now() + LONG)
     assert await first.ask() == b"v"
+
+
+Step = tuple[str, int, float]
+STEPS = st.tuples(
+    st.sampled_from(["ask", "ask", "ask", "delete", "down", "up", "lost"]), st.integers(0, 1), st.floats(0, 40)
+)
+
+
+@given(st.lists(STEPS, max_size=30), st.booleans(), st.floats(0, 60), st.floats(0, 60))
+def test_whatever_happens_between_two_nodes(
+    steps: list[Step], lock: bool, while_revalidate: float, if_error: float
+) -> None:
+    """No value is served past its windows, and none that was deleted before it was asked for on the same node."""
+
+    async def check() -> None:
+        clock = ManualClock(now=1_800_000_000.0)
+        store = MemoryBackend(clock)
+        loading = locking(
+            life=50.0, lock=lock, stale_while_revalidate=while_revalidate, stale_if_error=if_error, refresh_ahead=0.8
+        )
+        tiers = [Tier(clock, store) for _ in range(2)]
+        backends = [HybridBackend(MemoryBackend(clock), tier, clock=clock) for tier in tiers]
+        caches = [
+            LoadingCache(TypedCache(GENERAL, backend, kept(msgpack(float))), clock, loading) for backend in backends
+        ]
+        deleted_at, works = [0.0, 0.0], True
+
+        async def load() -> float:
+            if not works:
+                raise ProviderUnavailable
+            return clock.now()
+
+        for what, node, passed in steps:
+            clock.advance(passed)
+            if what == "delete":
+                await caches[node].delete(KEY)
+                deleted_at[node] = clock.now()
+            elif what == "lost":
+                await store.clear(GENERAL)
+            elif what in {"down", "up"}:
+                works = what == "up"
+            else:
+                try:
+                    loaded_at = await caches[node].get_or_load(KEY, load)
+                except ProviderUnavailable:
+                    assert not works
+                    continue
+                assert loaded_at is not None
+                age = clock.now() - loaded_at
+                assert age == 0 or age < 50 + max(while_revalidate, if_error)
+                assert loaded_at >= deleted_at[node]
+            await turns(10)
+        for cache, backend in zip(caches, backends, strict=True):
+            await cache.aclose()
+            await backend.close()
+
+    asyncio.run(check())
 
 
 # ------------------------------------------------------------------------------------------------------------- watchers

@@ -12,7 +12,7 @@ from oidc_middleware.cache.backend import Backend, Counts, Entry, Health
 from oidc_middleware.cache.caches import Caches
 from oidc_middleware.cache.changes import EVERYTHING, Change
 from oidc_middleware.cache.codec import RAW, Codec, msgpack
-from oidc_middleware.cache.loader import Kept, Loaded, Loading, LoadingCache, kept
+from oidc_middleware.cache.loader import Kept, Load, Loaded, Loading, LoadingCache, kept
 from oidc_middleware.cache.loading import Flights
 from oidc_middleware.cache.memory import MemoryBackend
 from oidc_middleware.cache.typed import SharedTier, TieredBackend, TypedCache
@@ -41,6 +41,7 @@ __all__ = [
     "HybridBackend",
     "Kept",
     "Limits",
+    "Load",
     "Loaded",
     "Loading",
     "LoadingCache",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from oidc_middleware.cache.loader.cache import LoadingCache
+from oidc_middleware.cache.loader.cache import Load, LoadingCache
 from oidc_middleware.cache.loader.kept import Kept, Loaded, kept
 from oidc_middleware.cache.loader.options import Loading
 
-__all__ = ["Kept", "Loaded", "Loading", "LoadingCache", "kept"]
+__all__ = ["Kept", "Load", "Loaded", "Loading", "LoadingCache", "kept"]

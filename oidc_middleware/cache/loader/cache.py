@@ -12,6 +12,7 @@ from functools import partial
 from random import random as chance
 from typing import Generic, TypeVar
 
+from oidc_middleware.cache.backend import checked_end
 from oidc_middleware.cache.hybrid.placeholders import Placeholders
 from oidc_middleware.cache.loader.kept import Kept, Loaded
 from oidc_middleware.cache.loader.options import Loading
@@ -94,16 +95,16 @@ class LoadingCache(Generic[V]):
         return item.value
 
     async def set(self, key: bytes, value: V, expires_at: float) -> None:
-        """Store a value in every tier, fresh until `expires_at` (Unix time in seconds).
+        """Store a value in every tier, fresh until `expires_at` (Unix time in seconds); an end in the past deletes it.
 
-        Raises: as `TypedCache.set` does.
+        Raises:
+            ValueError: `expires_at` is not a finite number.
+            TypeError: the value can be changed by whoever gets it.
+            BackendUnavailable: as `TypedCache.set` does; memory has the value.
         """
+        item = Kept(value, self._now(), checked_end(expires_at))
         self._forget(key)
-        now = self._now()
-        if now < expires_at:
-            await self._put(key, Kept(value, now, expires_at))
-        else:
-            await self._cache.delete(key)
+        await self._cache.set(key, item, self._last_use(item))
 
     async def delete(self, key: bytes) -> bool:
         """Delete the value in every tier; tell whether there was one. What is being loaded now is not kept."""
@@ -134,6 +135,10 @@ class LoadingCache(Generic[V]):
 
     def _end(self, item: Kept[V], window: float) -> float:
         return item.fresh_until + (0.0 if self._cache.is_negative(item) else window)
+
+    def _last_use(self, item: Kept[V]) -> float:
+        """Return until when a value is stored; one that is over already is not, and ends what was there before."""
+        return self._end(item, self._loading.window) if self._now() < item.fresh_until else item.loaded_at
 
     # ---------------------------------------------------------------------------------------------------------- loading
 
@@ -193,7 +198,8 @@ class LoadingCache(Generic[V]):
             if newer is not None:
                 return newer
         if is_newest:
-            await self._put(key, item)
+            with contextlib.suppress(BackendUnavailable):  # memory has it, or nobody
+                await self._cache.set(key, item, self._last_use(item))
         return item
 
     def _dated(self, loaded: V | Loaded[V] | Loaded[None] | None, began_at: float) -> Kept[V]:
@@ -207,12 +213,6 @@ class LoadingCache(Generic[V]):
         return item._replace(
             fresh_until=max(began_at, min(end, began_at + life * (1 - loading.jitter * self._random())))
         )
-
-    async def _put(self, key: bytes, item: Kept[V]) -> None:
-        """Store a value for as long as it may be of use; one that is over already ends the old one."""
-        end = self._end(item, self._loading.window) if self._now() < item.fresh_until else item.loaded_at
-        with contextlib.suppress(BackendUnavailable):  # memory has it, or nobody
-            await self._cache.set(key, item, end)
 
     # --------------------------------------------------------------------------------------------------------- changing
 
