@@ -199,7 +199,6 @@ async def test_those_who_wait_are_woken_by_the_news(over_redis: MakeNodes) -> No
     await until(lambda: holder.loads)
     second = waiter.asking()
     await until(lambda: len(waiter.backend._watchers) == 1)
-    await asyncio.sleep(0.05)
     holder.gate.set()
     assert await first == b"v"
     waiter.backend.invalidate(GENERAL, LOCK)
@@ -215,7 +214,7 @@ async def test_those_who_wait_look_where_no_news_come(over_redis: MakeNodes) -> 
     first = holder.asking()
     await until(lambda: holder.loads)
     others = [node.asking() for node in waiters]
-    await asyncio.sleep(0.1)
+    await until(lambda: all(len(node.backend._watchers) for node in waiters))
     assert not any(task.done() for task in others)
     holder.gate.set()
     assert {await first, *await asyncio.gather(*others)} == {b"v"}
@@ -280,7 +279,7 @@ async def test_when_the_holder_is_killed_the_lock_ends(over_redis: MakeNodes, re
         peer.send(signal.SIGKILL)
         assert set(await asyncio.gather(*asking)) == {b"v"}
         took = perf_counter() - start
-    assert took < life + 1.0
+    assert took < 2 * life, "they did not give up waiting for the lock"
     assert loads(nodes) == 1
 
 
