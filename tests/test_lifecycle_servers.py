@@ -40,9 +40,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int, issuer: FakeIssuer, log: Path) -> Iterator[str]:
+def running(command: list[str], port: int, issuer: FakeIssuer, log: Path, **more: str) -> Iterator[str]:
     """Run a server until the block ends; it must end by itself then, with nothing but good news in its log."""
-    variables = environment(OIDC_ISSUER=issuer.url, OIDC_AUDIENCE=issuer.audience)
+    variables = environment(OIDC_ISSUER=issuer.url, OIDC_AUDIENCE=issuer.audience, **more)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -157,3 +157,38 @@ def test_several_workers(issuer: FakeIssuer, tmp_path: Path) -> None:
                 answer = alice.get("/")
             assert answer.status_code == 200
             seen.add(answer.json()["process"])
+
+
+def test_four_workers_share_a_file(tmp_path: Path) -> None:
+    """The example: what one of them made the others have, and a second start asks the issuer for nothing."""
+    variables = {
+        "OIDC_CACHE": f"sqlite:///{tmp_path}/cache.sqlite",
+        "OIDC_SECRET": "s" * 64,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    with FakeIssuer(algorithms=("ES256",)).serve_in_thread() as issuer:
+        asked = []
+        for _ in range(2):
+            port = free_port()
+            command = ["uvicorn", "examples.shared_cache:app", f"--port={port}", "--workers=4"]
+            with running(command, port, issuer, tmp_path / "log", **variables) as url:
+                assert reports_of(url, issuer.token("alice"), workers=4) == 1
+            asked.append(issuer.requests.total())
+    assert 2 <= asked[0] <= 8, "each of four workers asks for metadata and keys once at most"
+    assert asked[1] == asked[0]
+    assert (tmp_path / "cache.sqlite").stat().st_mode & 0o077 == 0
+
+
+def reports_of(url: str, token: str, workers: int) -> int:
+    """Ask until so many workers have answered, and return how many different reports they gave."""
+    seen: set[int] = set()
+    reports: set[str] = set()
+    deadline = time.monotonic() + SECONDS
+    while len(seen) < workers:
+        assert time.monotonic() < deadline, "one of the workers never answered"
+        with client(url, token) as alice:
+            answer = alice.get("/report")
+        assert answer.status_code == 200
+        reports.add(answer.json()["report"])
+        seen.add(answer.json()["answered by"])
+    return len(reports)
