@@ -93,6 +93,8 @@ class Sealer:
 
     def __init__(self, secrets: Sequence[bytes | str], namespace: str) -> None:
         self.namespace: bytes = namespace.encode()
+        self.check_name: bytes = self.namespace + b":check"
+        """Where nodes leave their check values: no name of an entry, for those have more parts."""
         self._roots = _roots(secrets)
         self.key_id: bytes = next(iter(self._roots))
         """The id of the first secret, eight hexadecimal digits."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 
 from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value, suspend
+from oidc_middleware.cache.changes import Change, changing
 from oidc_middleware.cache.envelope import LARGEST_VALUE, Sealer
+from oidc_middleware.cache.keys import KeysByName
+from oidc_middleware.cache.strangers import Strangers
 from oidc_middleware.cache.types import CacheType
 from oidc_middleware.clock import Clock
+
+_MOST_NAMES = 32_768
+_Names = dict[bytes, list[bytes]]
 
 
 class SealedBackend:
@@ -18,19 +25,34 @@ class SealedBackend:
     lies under the names of the others: it is outdated, and would be found when the newer entry has ended. What does not
     open is a miss, counted by the sealer. A value that is too large for an envelope is not stored, and what its key had
     before is deleted.
+
+    Changes that the tier beneath tells by name are told by key here, as far as the key was asked for or written here
+    as lately as memory above may remember; others are nobody's business here. Where too many names (`most_names` of a
+    type) came in that time, a change of an unknown one is told as one of any key of its type.
+
+    `ping` finds out whether other nodes seal with other secrets, and says so.
     """
 
-    def __init__(self, backend: Backend, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, backend: Backend, sealer: Sealer, clock: Clock, *, most_names: int = _MOST_NAMES) -> None:
         self._backend = backend
         self._sealer = sealer
+        self._clock = clock
         self._now = clock.now
+        self._most_names = most_names
+        self._keys: KeysByName | None = None
+        self._strangers = Strangers(backend, sealer, clock)
+
+    @property
+    def strangers(self) -> int:
+        """How many sets of secrets were seen, 16 at most, that have none in common with those of this node."""
+        return len(self._strangers)
 
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none or it does not open."""
-        name, *others = self._names(kind, key)
-        if others:
+        names = self._names(kind, key)
+        if len(names) > 1 or self._keys is not None:
             return (await self.get_many(kind, (key,))).get(key)
-        return self._opened(kind, key, await self._backend.get(kind, name))
+        return self._opened(kind, key, await self._backend.get(kind, names[0]))
 
     async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: FBT001
         """Seal and store a copy of `value` until `expires_at`; an end in the past deletes the key.
@@ -41,7 +63,8 @@ class SealedBackend:
             BackendUnavailable: as the tier beneath raises it.
         """
         entry = Entry(checked_value(value), checked_end(expires_at))
-        name, *others = self._names(kind, key)
+        name, *others = names = self._names(kind, key)
+        self._remember(kind, {key: names})
         await self._delete_all(kind, others)
         await self._backend.set(kind, name, *self._sealed(kind, key, entry), wait)
 
@@ -56,9 +79,10 @@ class SealedBackend:
         entry = Entry(checked_value(value), checked_end(expires_at))
         if len(entry.value) > LARGEST_VALUE:
             return False
-        name, *others = self._names(kind, key)
+        name, *others = names = self._names(kind, key)
         if others and await self.get(kind, key) is not None:
             return False
+        self._remember(kind, {key: names})
         return await self._backend.add(kind, name, *self._sealed(kind, key, entry))
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
@@ -76,6 +100,15 @@ class SealedBackend:
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are and that open, by key."""
         names = {key: self._names(kind, key) for key in keys}
+        known = self._keys
+        if known is None:
+            return await self._found(kind, names)
+        with known.asking(kind, names):
+            found = await self._found(kind, names)
+            known.remember(kind, {key: names[key] for key in found})
+        return found
+
+    async def _found(self, kind: CacheType, names: _Names) -> dict[bytes, Entry]:
         blobs = await self._backend.get_many(kind, [name for some in names.values() for name in some])
         found: dict[bytes, Entry] = {}
         for key, some in names.items():
@@ -89,13 +122,37 @@ class SealedBackend:
         """Do what `set` does, for many; when one of them is wrong, none is stored."""
         checked = {key: Entry(checked_value(value), checked_end(end)) for key, (value, end) in entries.items()}
         names = {key: self._names(kind, key) for key in checked}
+        self._remember(kind, names)
         await self._delete_all(kind, [other for _, *others in names.values() for other in others])
         sealed = {names[key][0]: self._sealed(kind, key, entry) for key, entry in checked.items()}
         await self._backend.set_many(kind, sealed, wait)
 
+    async def changes(self) -> AsyncGenerator[Change]:
+        """Yield what others change, by key, as the tier beneath does; see `ChangingBackend.changes`."""
+        beneath = changing(self._backend)
+        if beneath is None:
+            return
+        keys = self._keys = (
+            self._keys if self._keys is not None else KeysByName(self._clock.monotonic, self._most_names)
+        )
+        async with aclosing(beneath.changes()) as changes:
+            async for change in changes:
+                translated = keys.translate(change)
+                if translated is not None:
+                    yield translated
+
+    def staleness(self) -> float | None:
+        """Return how many seconds ago all changes had been yielded for certain; None: never yet, or nobody follows."""
+        beneath = changing(self._backend)
+        return beneath.staleness() if beneath is not None else None
+
     async def ping(self) -> Health:
-        """Tell whether the tier beneath answers."""
-        return await self._backend.ping()
+        """Tell whether the tier beneath answers; the detail says so where other nodes have other secrets."""
+        health = await self._backend.ping()
+        if not health.healthy:
+            return health
+        await self._strangers.look()
+        return Health(healthy=True, detail="; ".join(filter(None, (self._strangers.complaint, health.detail))))
 
     def stats(self) -> Mapping[str, Counts]:
         """Return the counts of the tier beneath; what did not open is in those of the sealer."""
@@ -115,6 +172,11 @@ class SealedBackend:
 
     def _beginning(self, kind: CacheType) -> int:
         return len(self._sealer.namespace) + len(kind.name) + 2
+
+    def _remember(self, kind: CacheType, names: _Names) -> None:
+        """Remember the names of what is written: memory above has it, too."""
+        if self._keys is not None:
+            self._keys.remember(kind, names)
 
     async def _delete_all(self, kind: CacheType, names: Iterable[bytes]) -> bool:
         deleting = [self._backend.delete(kind, name) for name in names]

@@ -13,6 +13,7 @@ from typing import Any
 from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value, suspend
 from oidc_middleware.cache.breaker import Thresholds
 from oidc_middleware.cache.hybrid.delivery import failure_of
+from oidc_middleware.cache.hybrid.follower import Follower
 from oidc_middleware.cache.hybrid.overview import Overview
 from oidc_middleware.cache.hybrid.placeholders import Placeholders
 from oidc_middleware.cache.hybrid.rooms import Room, Rooms
@@ -284,15 +285,15 @@ class HybridBackend:
     # ----------------------------------------------------------------------------------------------------- invalidation
 
     def invalidate(self, kind: CacheType, key: bytes) -> None:
-        """Forget what memory has of a key, and what is being read of it: somebody else changed it."""
+        """Forget what memory has of a key, and do not keep what is being read of it: somebody else changed it."""
         full = self._tiers.rooms.of(kind).prefix + key
-        self._tiers.placeholders.drop(full)
+        self._tiers.placeholders.outdate(full)
         self._memory.expire(kind, key)
         self._watchers.wake(full)
 
     def invalidate_all(self, kind: CacheType) -> None:
         """Forget what memory has of a type, unless it is replicated: what others changed is not known in full."""
-        self._tiers.placeholders.drop_all(self._tiers.rooms.of(kind).prefix)
+        self._tiers.placeholders.outdate_all(self._tiers.rooms.of(kind).prefix)
         if kind.coherence != "replicated":
             self._memory.expire_all(kind)
         self._watchers.wake_all(self._tiers.rooms.of(kind).prefix)
@@ -360,6 +361,8 @@ class HybridBackend:
             queued_bytes=writer.queued_bytes if writer is not None else 0,
             writer=writer.counts if writer is not None else WriteCounts(),
             unsettled=self._tiers.unsettled.counts(),
+            staleness=self._session.follower.staleness if self._session is not None else None,
+            gaps=self._session.follower.gaps if self._session is not None else 0,
             l1=near,
             l2=dict(self._tiers.shared.stats()),
         )
@@ -425,7 +428,8 @@ class HybridBackend:
         if session is not None:
             self._leave(session)
         writes = Writes(self._tiers, self._queue_size, self._queue_bytes, self._on_written)
-        self._session = session = Session(self._tiers, writes, self._clock, self._random)
+        follower = Follower(self._tiers, self.invalidate, self.invalidate_all, self._random)
+        self._session = session = Session(self._tiers, writes, follower, self._clock, self._random)
         return session
 
     def _leave(self, session: Session) -> None:

@@ -46,7 +46,9 @@ class Caretaker:
         tiers.standing.ring = self._trouble.set
 
     async def watch(self) -> None:
-        """Look soon after something failed, again and again until all is well, and else every half minute."""
+        """Look at once, soon after something failed, again and again until all is well, and else every half minute."""
+        if not await self._look():
+            self._trouble.set()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WELL * (0.75 + self._random() / 2)):

@@ -19,7 +19,10 @@ class Overview:
     `errors` counts batches and single calls that failed, by kind. `fallback` tells whether memory does alone, for
     reads, writes or both. `last_error_age` is in seconds, None when nothing failed yet. `queued` writes wait; `writer`
     tells what became of those before them, over the present event loop. `unsettled` is what the shared tier missed and
-    has yet to be made up for. `l1` and `l2` are the statistics of the tiers, by type name.
+    has yet to be made up for. `staleness` is how many seconds ago memory knew for certain of everything that others had
+    changed; None: never yet, or the shared tier does not tell. `gaps` is how often all that others may have changed was
+    forgotten, for want of knowing what they did (the beginning counts), over the present event loop. `l1` and `l2` are
+    the statistics of the tiers, by type name.
     """
 
     l1_hits: int
@@ -35,6 +38,8 @@ class Overview:
     queued_bytes: int
     writer: WriteCounts
     unsettled: UnsettledCounts
+    staleness: float | None
+    gaps: int
     l1: Mapping[str, Counts]
     l2: Mapping[str, Counts]
 

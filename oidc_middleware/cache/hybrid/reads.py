@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from oidc_middleware.cache.backend import Entry
 from oidc_middleware.cache.hybrid.delivery import failure_of
+from oidc_middleware.cache.hybrid.placeholders import Note
 from oidc_middleware.cache.hybrid.rooms import Room
 from oidc_middleware.cache.hybrid.tiers import Tiers
 from oidc_middleware.cache.reader import ReadBatcher
@@ -138,17 +139,20 @@ class Reads:
         if failure is not None:
             return {room.prefix + key: failure for key in keys}
         return {
-            room.prefix + key: await self._arrive(room, key, self._alive(entries.get(key)), is_newest=stands)
-            for key, stands in zip(keys, stand, strict=True)
+            room.prefix + key: await self._arrive(room, key, self._alive(entries.get(key)), note if stands else None)
+            for key, note, stands in zip(keys, notes, stand, strict=True)
         }
 
-    async def _arrive(self, room: Room, key: bytes, entry: Entry | None, *, is_newest: bool) -> Entry | None:
-        """Fill memory with an answer, unless something newer is known here; return what is the newest."""
+    async def _arrive(self, room: Room, key: bytes, entry: Entry | None, note: Note | None) -> Entry | None:
+        """Fill memory with an answer unless there is something newer, here or elsewhere; return the newest known here.
+
+        Who asked did so before another node's change was known here: the answer is good for him, and not to be kept.
+        """
         memory = self._tiers.memory
-        if not is_newest:
+        if note is None:
             known = self.known(room.prefix + key)
             return known.entry if known is not None else await memory.get(room.kind, key)
-        if entry is not None and not await memory.exists(room.kind, key):
+        if entry is not None and not note.is_outdated and not await memory.exists(room.kind, key):
             room.fills += 1
             await memory.set(room.kind, key, entry.value, entry.expires_at)
         return entry

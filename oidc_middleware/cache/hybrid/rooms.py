@@ -43,6 +43,11 @@ class Rooms:
             self._by_name[kind.name] = self._by_prefix[room.prefix] = room
         return room
 
+    def kind_of(self, name: str) -> CacheType | None:
+        """Return the type of this name, None when it was not used yet."""
+        room = self._by_name.get(name)
+        return None if room is None else room.kind
+
     def split(self, full: bytes) -> tuple[Room, bytes]:
         """Return the room and the key of a key with its prefix."""
         return self._by_prefix[full[:_PREFIX_BYTES]], full[_PREFIX_BYTES:]

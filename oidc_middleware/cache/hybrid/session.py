@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from oidc_middleware.cache.hybrid.caretaker import Caretaker
+from oidc_middleware.cache.hybrid.follower import Follower
 from oidc_middleware.cache.hybrid.reads import Reads
 from oidc_middleware.cache.hybrid.tiers import Tiers
 from oidc_middleware.cache.hybrid.writes import Writes
@@ -22,13 +23,17 @@ T = TypeVar("T")
 class Session:
     """Everything that belongs to one event loop; what is known of the tiers outlives it."""
 
-    def __init__(self, tiers: Tiers, writes: Writes, clock: Clock, random: Callable[[], float]) -> None:
+    def __init__(
+        self, tiers: Tiers, writes: Writes, follower: Follower, clock: Clock, random: Callable[[], float]
+    ) -> None:
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
         self.writes: Writes = writes
         self.reads: Reads = Reads(tiers, writes.writer)
         self.caretaker: Caretaker = Caretaker(tiers, writes, clock, random)
+        self.follower: Follower = follower
         self._calls: set[Task[Any]] = set()
         self._watch = self.loop.create_task(self.caretaker.watch(), context=Context())
+        self._follow = self.loop.create_task(follower.follow(), context=Context())
 
     async def apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something in a task and a context of its own: a caller that is cancelled leaves it alone.
@@ -55,7 +60,7 @@ class Session:
 
     async def aclose(self, patience: float) -> None:
         """Write what waits, and put right what can be, for `patience` seconds at most; then end everything else."""
-        await _end(self._watch)
+        await _end(self._watch, self._follow)
         end = self.loop.time() + patience
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):

@@ -40,7 +40,7 @@ class Writes:
         try:
             added = await self.try_to_add(room, key, entry)
         finally:
-            is_newest = tiers.placeholders.take(full, note)
+            is_newest = tiers.placeholders.take(full, note) and not note.is_outdated
         if added and is_newest:
             await tiers.memory.set(room.kind, key, *entry)
         return added

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from asyncio import get_running_loop
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.changes import Change
 from oidc_middleware.cache.redis.link import connector
 from oidc_middleware.cache.redis.session import Limits, Session
 from oidc_middleware.cache.redis.wire import glob_of, key_prefix, read_end, split_key
@@ -160,7 +162,7 @@ class RedisBackend:
         """Delete every entry of the type that was there or queued when this began; one set meanwhile may go too."""
         session = self._open()
         await session.writer.flush()
-        await session.unlink(glob_of(self._rooms[kind.name].prefix))
+        await session.clear(kind.name, glob_of(self._rooms[kind.name].prefix))
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are, by key."""
@@ -178,6 +180,22 @@ class RedisBackend:
         writer = self._open().writer
         writes = [self._write(kind, key, value, end) for key, value, end in checked]
         await writer.write_many(writes, wait=_must_wait(kind, wait))
+
+    async def changes(self) -> AsyncGenerator[Change]:
+        """Yield what others change: other processes and other backends, not this one. Ends with `close`.
+
+        The first change says that everything may have changed, and so does every one after which some may have been
+        missed: because they were too many, or because the server lost them. A server that cannot be reached does not
+        end it.
+        """
+        if not self._closed:
+            async with aclosing(self._open().changes()) as changes:
+                async for change in changes:
+                    yield change
+
+    def staleness(self) -> float | None:
+        """Return how many seconds ago all changes had been yielded for certain; None: never yet, or nobody follows."""
+        return self._session.staleness() if self._session is not None else None
 
     async def ping(self) -> Health:
         """Tell whether the server answers, and in the detail what is dangerous about it."""
@@ -237,7 +255,7 @@ class RedisBackend:
             return session
         if session is not None:
             self._leave(session)
-        self._session = session = Session(self._connect, self._clock, self._limits, self._tell_lost)
+        self._session = session = Session(self._connect, self._clock, self._limits, self._prefix, self._tell_lost)
         return session
 
     def _leave(self, session: Session) -> None:

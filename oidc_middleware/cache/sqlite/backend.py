@@ -60,6 +60,7 @@ class SqliteBackend:
         self.path: str = os.path.abspath(path)  # noqa: PTH100 (a process may change its directory later)
         self._clock = clock
         self._budget = budget
+        self._watches: list[Watch] = []
         self._worker = Worker(
             self.path, clock, [kind.name for kind in kinds], [kind.name for kind in kinds if kind.evictable], max_bytes
         )
@@ -193,13 +194,27 @@ class SqliteBackend:
         does every one after which some may have been missed: those of the time when the file could not be read, too.
         """
         watch = Watch(self._worker)
-        while not self._worker.is_closed:
-            try:
-                for change in watch.look():
-                    yield change
-                await asyncio.sleep(every)
-            except NotOpenError:
-                await self._open_or_pause()
+        self._watches.append(watch)
+        try:
+            while not self._worker.is_closed:
+                try:
+                    begun = self._clock.monotonic()
+                    for change in watch.look():
+                        yield change
+                    if watch.is_current:
+                        watch.current_at = begun
+                    await asyncio.sleep(every)
+                except NotOpenError:
+                    await self._open_or_pause()
+        finally:
+            self._watches.remove(watch)
+
+    def staleness(self) -> float | None:
+        """Return how many seconds ago all changes had been yielded for certain; None: never yet, or nobody follows."""
+        known = [watch.current_at for watch in self._watches if watch.current_at is not None]
+        if not known or len(known) < len(self._watches):
+            return None
+        return self._clock.monotonic() - min(known)
 
     async def suspend(self) -> None:
         """Make the writes that wait, for 5 seconds at most, and close the file until somebody needs it."""

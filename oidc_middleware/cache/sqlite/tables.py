@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-import msgspec
-
-from oidc_middleware.cache.changes import EVERYTHING, Change
+from oidc_middleware.cache.changes import packed
 from oidc_middleware.cache.types import CacheType
 
 VERSION = 1
@@ -25,7 +23,6 @@ _EVICTED = 1024
 _CLEARED = 2048
 _CLEARED_AT_ONCE = 16_384
 _Told = dict[str, list[bytes] | None]
-_decoder = msgspec.msgpack.Decoder(_Told)
 
 
 @dataclass(slots=True)
@@ -64,15 +61,6 @@ def schema(kinds: Iterable[str]) -> list[str]:
 def is_alive(ends: object, now: float) -> bool:
     """Tell whether an end has not come. A row holds whatever anybody put into it, so it may be none."""
     return isinstance(ends, float) and now < ends < math.inf
-
-
-def told(blob: bytes) -> list[Change]:
-    """Return what a transaction says that it changed; everything, where that cannot be read."""
-    try:
-        what = _decoder.decode(blob)
-    except (msgspec.MsgspecError, TypeError, RecursionError):
-        return [EVERYTHING]
-    return [Change(kind, None if keys is None else frozenset(keys)) for kind, keys in what.items()]
 
 
 class Statements:
@@ -215,9 +203,7 @@ class Transaction:
 
     def _write_changes(self) -> None:
         what = self._told if self._told_bytes <= _MOST_TOLD else dict.fromkeys(self._told)
-        cursor = self._db.execute(
-            "INSERT INTO changes (source, told) VALUES (?, ?)", (self._source, msgspec.msgpack.encode(what))
-        )
+        cursor = self._db.execute("INSERT INTO changes (source, told) VALUES (?, ?)", (self._source, packed(what)))
         self._db.execute("DELETE FROM changes WHERE number <= ?", ((cursor.lastrowid or 0) - KEPT_CHANGES,))
 
     def _tell(self, kind: str, key: bytes) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from oidc_middleware.cache.changes import EVERYTHING, Change
+from oidc_middleware.cache.changes import EVERYTHING, Change, unpacked
 from oidc_middleware.cache.sqlite.file import SharedFile
-from oidc_middleware.cache.sqlite.tables import told
 from oidc_middleware.cache.sqlite.worker import Worker
 from oidc_middleware.errors import BackendUnavailable
 
@@ -17,6 +16,10 @@ class Watch:
     """A place in the list of changes. A look takes 5 µs as long as nobody commits, in the caller's thread."""
 
     def __init__(self, worker: Worker) -> None:
+        self.is_current: bool = False
+        """Whether the last look found all that there was."""
+        self.current_at: float | None = None
+        """When all changes had been yielded for certain, in monotonic time; None: never yet."""
         self._worker = worker
         self._file: SharedFile | None = None
         self._version = 0
@@ -28,6 +31,7 @@ class Watch:
         Raises:
             NotOpenError: the file must be opened first.
         """
+        self.is_current = False
         try:
             return self._worker.watch(self._look)
         except BackendUnavailable:
@@ -38,6 +42,7 @@ class Watch:
     def _look(self, file: SharedFile) -> list[Change]:
         (version,) = file.watcher.execute("PRAGMA data_version").fetchone()
         if file is self._file and version == self._version:
+            self.is_current = True
             return []
         if file is not self._file:
             changes, number, is_all = [EVERYTHING], _newest(file), True
@@ -47,6 +52,7 @@ class Watch:
         self._file, self._number = file, number
         if is_all:
             self._version = version
+            self.is_current = True
         return changes
 
     def _read(self, file: SharedFile) -> tuple[list[Change], int, bool]:
@@ -60,7 +66,7 @@ class Watch:
         first = self._number + 1
         if numbers != list(range(first, first + len(rows))) or newest < self._number or (newest >= first and not rows):
             return [EVERYTHING], newest, True
-        changes = [change for _, source, what in rows if source != file.source for change in told(what)]
+        changes = [change for _, source, what in rows if source != file.source for change in unpacked(what)]
         last = numbers[-1] if rows else self._number
         return changes, last, last >= newest
 
