@@ -181,7 +181,7 @@ class TestOverEveryStore:
         async with following(here):
             assert here.overview().gaps == 1
             begun = time.monotonic()
-            await until(lambda: time.monotonic() - begun > 1.3)
+            await until(lambda: time.monotonic() - begun > 0.8)
             assert (here.overview().staleness or 0) < SOON
             assert here.overview().gaps == 1
 

@@ -15,6 +15,7 @@ import trustme
 from oidc_middleware.cache import TYPES, Entry, RedisBackend
 from oidc_middleware.errors import BackendUnavailable
 
+from changes_kit import listening
 from redis_kit import (
     BUDGET,
     CLOCK,
@@ -253,6 +254,7 @@ class TestAServerThatRefuses:
     async def test_a_user_limited_to_the_prefix(self, redis_server: RedisServer, open_redis: OpenRedis) -> None:
         """The permissions that the documentation names are enough, and a key beyond the prefix is refused."""
         commands = ["mget", "getrange", "set", "del", "unlink", "scan", "ping", "info", "client|info", "client|kill"]
+        commands += ["xadd", "xread", "xrange", "xrevrange"]
         redis_server.admin.execute_command(
             *("ACL", "SETUSER", "node", "reset", "on", ">secret", "~oidc:*", *(f"+{name}" for name in commands))
         )
@@ -262,6 +264,10 @@ class TestAServerThatRefuses:
         assert await backend.delete(TOKEN, b"k")
         await backend.clear(TOKEN)
         assert (await backend.ping()).healthy
+        async with listening(backend.changes()) as ear:
+            await open_redis(redis_server.url).delete(TOKEN, b"k")
+            await ear.hears("token", b"k")
+        assert backend.traffic().failures == {}
         beyond = open_redis(redis_server.url.replace("//", "//node:secret@"), prefix=b"other")
         await fails(beyond.get(TOKEN, b"k"), "auth")
         await fails(beyond.set(TOKEN, b"k", b"v", end()), "auth")

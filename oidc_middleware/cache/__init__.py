@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from oidc_middleware.cache.backend import Backend, Counts, Entry, Health
 from oidc_middleware.cache.caches import Caches
-from oidc_middleware.cache.changes import EVERYTHING, Change
+from oidc_middleware.cache.changes import EVERYTHING, Change, ChangingBackend
 from oidc_middleware.cache.codec import RAW, Codec, msgpack
 from oidc_middleware.cache.loader import Kept, Load, Loaded, Loading, LoadingCache, kept
 from oidc_middleware.cache.loading import Flights
@@ -33,6 +33,7 @@ __all__ = [
     "CacheType",
     "Caches",
     "Change",
+    "ChangingBackend",
     "Codec",
     "Counts",
     "Entry",
