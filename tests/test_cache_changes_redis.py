@@ -264,22 +264,45 @@ class TestThePlaceOnAnotherServer:
                     await there.delete(GENERAL, b"k")
                     await ear.hears("general", b"k")
 
-    async def test_a_primary_whose_replica_has_all(self, redis_server: RedisServer, open_redis: OpenRedis) -> None:
+    async def test_a_primary_whose_entry_was_not_read_yet(
+        self, redis_server: RedisServer, open_redis: OpenRedis
+    ) -> None:
+        """Its last write was read, its entry was not, and both are lost: the place in the stream does not show that."""
         with RedisServer() as replica:
-            await replicate(redis_server, replica, redis_server.port)
-            async with proxy_of(redis_server) as proxy:
-                here, there = open_redis(proxy.url), open_redis(proxy.url)
+            async with proxy_of(redis_server) as proxy, proxy_of(redis_server) as line:
+                await replicate(redis_server, replica, line.port)
+                here, there = open_redis(proxy.url), open_redis(redis_server.url)
                 async with listening(here.changes()) as ear:
-                    await there.delete(GENERAL, b"k")
+                    await there.set(GENERAL, b"k", b"old", end(), wait=True)
                     await ear.hears("general", b"k")
-                    await until(lambda: replica.admin.xlen(LOG) == redis_server.admin.xlen(LOG))
+                    await until_true(lambda: bool(replica.admin.exists("oidc:general:k")))
+                    line.to_client = HOUR
+                    proxy.refuse = True
+                    await proxy.cut()
+                    await there.set(GENERAL, b"k", b"lost", end(), wait=True)
                     redis_server.kill()
+                    await line.cut()
                     replica.admin.replicaof("no", "one")
                     proxy._upstream = replica.port
-                    await proxy.cut()
-                    await there.delete(GENERAL, b"l")
-                    await ear.hears("general", b"l")
-                    assert ear.gaps == 0
+                    proxy.refuse = False
+                    await ear.loses_track()
+                    entry = await here.get(GENERAL, b"k")
+                    assert entry is not None
+                    assert entry.value == b"old"
+
+    async def test_a_primary_that_becomes_a_replica(
+        self, redis_server: RedisServer, open_redis: OpenRedis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The connection stays; what is there is another's."""
+        with RedisServer() as other:
+            here = open_redis(redis_server.url)
+            async with listening(here.changes()) as ear:
+                await open_redis(other.url).delete(GENERAL, b"before")
+                await replicate(other, redis_server, other.port)
+                await ear.loses_track()
+                await open_redis(other.url).delete(GENERAL, b"k")
+                await ear.hears("general", b"k")
+        assert caplog.records == []
 
 
 class TestFaults:
@@ -424,6 +447,17 @@ class TestPermissions:
         assert there.traffic().writes.lost == 0
         assert len(caplog.records) == 1
         assert "do not learn" in caplog.text
+
+    async def test_without_info_the_place_in_the_stream_decides(
+        self, redis_server: RedisServer, open_redis: OpenRedis
+    ) -> None:
+        async with proxy_of(redis_server) as proxy:
+            url = self.user(redis_server, "-info").replace(str(redis_server.port), str(proxy.port))
+            async with listening(open_redis(url).changes()) as ear:
+                await proxy.cut()
+                await open_redis(redis_server.url).delete(GENERAL, b"k")
+                await ear.hears("general", b"k")
+                assert ear.heard == []
 
     async def test_without_xread_nobody_follows(
         self, redis_server: RedisServer, open_redis: OpenRedis, caplog: pytest.LogCaptureFixture

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from oidc_middleware.cache.changes import EVERYTHING, Change
 from oidc_middleware.cache.redis.link import Link
 from oidc_middleware.cache.redis.notices import notice, read
-from oidc_middleware.cache.redis.wire import command
+from oidc_middleware.cache.redis.wire import command, server_identity
 from oidc_middleware.errors import BackendUnavailable
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
@@ -47,6 +47,9 @@ class Follower:
     with the same content. It is the oldest of all that matter, and a stream loses its oldest entries first: while it is
     there, none was trimmed, flushed, evicted, or lost with a primary, and the stream is no new one whose numbers begin
     below or above. Otherwise everything may have changed, and the newest entry becomes the place to go on from.
+
+    So it is where another server answers than before, or the same one after a restart: it may have lost a write that
+    somebody read already, together with its entry. Who may not use `INFO` does without that.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Follower:
         self._now = monotonic
         self._random = random
         self._anchor: _Anchor | None = None
+        self._server: Sequence[bytes] = ()
+        self._known_connection = 0
         self._failures = 0
         self._closing = asyncio.Event()
         self._complaints: set[str] = set()
@@ -91,6 +96,8 @@ class Follower:
         begun = self._now()
         if self._anchor is not None:
             entries, is_there = await self._read_on(self._anchor)
+            if self.link.connects != self._known_connection:
+                is_there = not await self._is_another_server() and is_there
             if is_there and not entries:
                 return [], begun + BLOCK  # so long the server has waited at least
             if is_there:
@@ -99,6 +106,7 @@ class Follower:
                 is_all = len(entries) < _TOGETHER
                 return [EVERYTHING] if EVERYTHING in changes else changes, begun if is_all else self.current_at
         self._anchor = None
+        await self._is_another_server()
         self._anchor = _anchor_of(await self._newest())
         return [EVERYTHING], begun
 
@@ -127,9 +135,17 @@ class Follower:
         entry: _Entry = found[0]
         return entry
 
+    async def _is_another_server(self) -> bool:
+        """Tell whether the data is another than that of the server that was asked last."""
+        infos = await self.link.ask(command(b"INFO", b"server"), command(b"INFO", b"replication"))
+        before, self._known_connection = self._server, self.link.connects
+        self._server = server_identity(*(info for info in infos if isinstance(info, bytes)))
+        return self._server != before
+
     async def _pause(self, error: BackendUnavailable) -> None:
         if self._closing.is_set():
             return
+        self._known_connection = 0
         if error.kind in {"auth", "refused"} and error.kind not in self._complaints:
             self._complaints.add(error.kind)
             _LOGGER.error(

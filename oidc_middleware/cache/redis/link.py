@@ -26,6 +26,7 @@ _KINDS: Mapping[str, FailureKind] = {
     "NOPERM": "auth",
     "LOADING": "busy",
     "BUSY": "busy",
+    "UNBLOCKED": "busy",
     "MASTERDOWN": "busy",
     "CLUSTERDOWN": "busy",
     "MOVED": "busy",

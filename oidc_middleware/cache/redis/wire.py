@@ -49,6 +49,15 @@ def read_end(stored: bytes) -> Entry | None:
     return Entry(stored[HEADER_SIZE:], expires_at)
 
 
+def server_identity(*infos: bytes) -> tuple[bytes, ...]:
+    """Return what sets a server apart from every other one, and its data from that of any other primary.
+
+    `infos` are its sections `server` and `replication`.
+    """
+    lines = (line.rstrip() for info in infos for line in info.splitlines())
+    return tuple(line for line in lines if line.startswith((b"run_id:", b"master_replid:")))
+
+
 def milliseconds_left(expires_at: float, now: float) -> int:
     """Return the `PX` of an end, 0 when it has come; rounded up, for the end in the header is exact."""
     return math.ceil(min(expires_at - now, _LONGEST_LIFE) * 1000) if expires_at > now else 0
