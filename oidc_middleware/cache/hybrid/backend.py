@@ -40,6 +40,7 @@ class HybridBackend:
 
     - A read asks memory, then the shared tier, and fills memory unless the key changed here meanwhile. Memory keeps an
       entry no longer than its type's row says.
+    - What other nodes change leaves memory as soon as the shared tier tells of it, if it does (`ChangingBackend`).
     - A write goes to memory first, and to the shared tier through one ordered queue. Writes of the types `synchronous`
       wait for their acknowledgement, `budget` seconds at most, and raise `BackendUnavailable` without it; what memory
       has stays. All other writes return at once.

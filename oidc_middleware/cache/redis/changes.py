@@ -136,10 +136,17 @@ class Follower:
         return entry
 
     async def _is_another_server(self) -> bool:
-        """Tell whether the data is another than that of the server that was asked last."""
+        """Tell whether the data is another than that of the server that was asked last.
+
+        Raises:
+            BackendUnavailable: it does not say; who may not ask gets the same answer always.
+        """
         infos = await self.link.ask(command(b"INFO", b"server"), command(b"INFO", b"replication"))
+        refusals = [info for info in infos if isinstance(info, BackendUnavailable)]
+        if any(refusal.kind != "auth" for refusal in refusals):
+            raise refusals[0]
         before, self._known_connection = self._server, self.link.connects
-        self._server = server_identity(*(info for info in infos if isinstance(info, bytes)))
+        self._server = () if refusals else server_identity(*infos)
         return self._server != before
 
     async def _pause(self, error: BackendUnavailable) -> None:
