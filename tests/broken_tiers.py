@@ -84,7 +84,7 @@ class ManyOneByOne(MemoryBackend):
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:
         for key, entry in entries.items():
-            await self.set(kind, key, *entry)
+            await super().set_many(kind, {key: entry})
 
 
 class AlwaysDeleted(MemoryBackend):
@@ -126,20 +126,56 @@ class ClearsAll(MemoryBackend):
 
 
 class AddReplaces(MemoryBackend):
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
-        await self.set(kind, key, value, expires_at)
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
+        await super().set_many(kind, {key: Entry(value, expires_at, version)})
         return True
 
 
 class AddIsNotAtomic(MemoryBackend):
     """Between the look and the write, others have their turn."""
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         if await self.exists(kind, key):
             return False
         await asyncio.sleep(0)
-        await self.set(kind, key, value, expires_at)
+        await super().set_many(kind, {key: Entry(value, expires_at, version)})
         return await self.exists(kind, key)
+
+
+class UpdateRevives(MemoryBackend):
+    """Whoever has a value at hand may store it."""
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        return await super().update(kind, key, value, expires_at, version) or (
+            version > 0 and await self.add(kind, key, value, expires_at, version)
+        )
+
+
+class UpdateReplaces(MemoryBackend):
+    """The last update wins, whatever its version."""
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        there = await self.exists(kind, key)
+        if there:
+            await self.set_many(kind, {key: Entry(value, expires_at, version)})
+        return there
+
+
+class VersionsAreText(MemoryBackend):
+    """It compares versions digit by digit."""
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        entry = await self.get(kind, key)
+        if entry is None or str(entry.version) >= str(version):
+            return False
+        await self.set_many(kind, {key: Entry(value, expires_at, version)})
+        return True
+
+
+class ForgetsVersions(MemoryBackend):
+    async def get(self, kind: CacheType, key: bytes) -> Entry | None:
+        entry = await super().get(kind, key)
+        return entry and entry._replace(version=0)
 
 
 class WorksWhenClosed(MemoryBackend):

@@ -161,9 +161,9 @@ class Bomb:
         pytest.param(msgspec.msgpack.encode(msgspec.msgpack.Ext(5, b"x" * 99)), id="ext-type"),
         pytest.param(b"1", id="a-number-of-INCR"),
         pytest.param(bytes(LARGEST_VALUE * 4), id="64-MB"),
-        pytest.param(b"\x01" + bytes(LARGEST_VALUE * 4), id="64-MB-with-our-version"),
-        pytest.param(b"\x02" + BLOB[1:], id="a-later-version"),
-        pytest.param(b"\x00" + BLOB[1:], id="an-earlier-version"),
+        pytest.param(b"\x02" + bytes(LARGEST_VALUE * 4), id="64-MB-with-our-version"),
+        pytest.param(b"\x03" + BLOB[1:], id="a-later-version"),
+        pytest.param(b"\x01" + BLOB[1:], id="an-earlier-version"),
     ],
 )
 def test_what_others_wrote_is_a_miss(sealer: Sealer, value: bytes) -> None:
@@ -174,7 +174,7 @@ def test_what_others_wrote_is_a_miss(sealer: Sealer, value: bytes) -> None:
 def test_a_pickle_behind_a_header_like_ours_is_a_miss(sealer: Sealer) -> None:
     """C-serial: nothing is loaded, whoever the header says wrote it."""
     pickled = pickle.dumps(Bomb()) * 9
-    assert refused(sealer, "unknown_key", b"\x01" + pickled)
+    assert refused(sealer, "unknown_key", b"\x02" + pickled)
     assert refused(sealer, "altered", BLOB[:13] + pickled)
 
 

@@ -20,7 +20,7 @@ NOW = 1_800_000_000.0
 HOUR = 3600.0
 KEY = sha256(b"a token").digest()
 VALUE = b'{"sub":"alice","iss":"https://login.example.com"}'
-BLOB = Sealer([SECRET], "oidc").seal("token", KEY, VALUE, NOW + HOUR, NOW)
+BLOB = Sealer([SECRET], "oidc").seal("token", KEY, VALUE, NOW + HOUR, NOW, version=7)
 
 
 @pytest.fixture
@@ -38,16 +38,17 @@ def derived(secret: str, length: int, *purpose: bytes) -> bytes:
 
 def test_a_fixed_blob_opens(sealer: Sealer) -> None:
     blob = bytes.fromhex(
-        "01613032353133316100005161b85906f073212105e592fb3747c48a0e9d8b161f224ecc49be4d21c7d14d6872e452875a7410538f4b"
+        "026130323531333161000051611cb489614bd1d1074d17352b99cc3a000fcc71b05c6a4567ff3b66242f5183b6f00b071bfb"
+        "812848f9238968e1a77e1013"
     )
-    assert sealer.open("token", b"key", blob, NOW) == Entry(b"value", NOW + HOUR)
+    assert sealer.open("token", b"key", blob, NOW) == Entry(b"value", NOW + HOUR, 7)
 
 
 def test_fixed_names_and_check_values() -> None:
     sealer = Sealer([SECRET, OTHER], "oidc")
     assert sealer.digests("token", b"key") == (
-        b"oidc:token:a025131a:Tw97PiwTXHRXkgCG1Ivai4tm",
-        b"oidc:token:e231419e:IbAP5kHpmApSyXdu36NRvdCO",
+        b"oidc:token:a025131a:pvujMW1AZyZsDbryoWAHX7Hm",
+        b"oidc:token:e231419e:2yAGeaZxwFXY52dycL5TQhtR",
     )
     assert {key_id: value.hex() for key_id, value in sealer.check_values.items()} == {
         b"a025131a": "642203dbb20f36da988c1b6013c22527",
@@ -57,7 +58,7 @@ def test_fixed_names_and_check_values() -> None:
 
 def test_names_from_the_primitives(sealer: Sealer) -> None:
     key_id = derived(SECRET, 4, b"key id").hex().encode()
-    key = derived(SECRET, 64, b"name", b"\x01", b"oidc", b"token")
+    key = derived(SECRET, 64, b"name", b"\x02", b"oidc", b"token")
     digest = b64encode(blake2b(KEY, key=key, digest_size=18).digest())
     assert sealer.digest("token", KEY) == b":".join((b"oidc", b"token", key_id, digest))
     assert sealer.check_values == {key_id: derived(SECRET, 16, b"check value")}
@@ -65,16 +66,16 @@ def test_names_from_the_primitives(sealer: Sealer) -> None:
 
 def test_a_blob_opened_with_the_primitives() -> None:
     header, nonce, sealed = BLOB[:13], BLOB[13:25], BLOB[25:]
-    assert header == b"\x01" + derived(SECRET, 4, b"key id").hex().encode() + struct.pack(">I", int(NOW // 86_400))
+    assert header == b"\x02" + derived(SECRET, 4, b"key id").hex().encode() + struct.pack(">I", int(NOW // 86_400))
     key = derived(SECRET, 32, b"seal", header, b"oidc", b"token")
     plain = AESGCM(key).decrypt(nonce, sealed, parts(header, b"oidc", b"token") + KEY)
-    assert plain == struct.pack(">d", NOW + HOUR) + VALUE
+    assert plain == struct.pack(">dQ", NOW + HOUR, 7) + VALUE
 
 
 def test_a_blob_made_with_the_primitives(sealer: Sealer) -> None:
-    header = b"\x01" + sealer.key_id + struct.pack(">I", 20_000)
+    header = b"\x02" + sealer.key_id + struct.pack(">I", 20_000)
     key = derived(SECRET, 32, b"seal", header, b"oidc", b"metadata")
     sealed = AESGCM(key).encrypt(
-        bytes(12), struct.pack(">d", NOW + 1) + b"v", parts(header, b"oidc", b"metadata") + b"k"
+        bytes(12), struct.pack(">dQ", NOW + 1, 8) + b"v", parts(header, b"oidc", b"metadata") + b"k"
     )
-    assert sealer.open("metadata", b"k", header + bytes(12) + sealed, NOW) == Entry(b"v", NOW + 1)
+    assert sealer.open("metadata", b"k", header + bytes(12) + sealed, NOW) == Entry(b"v", NOW + 1, 8)

@@ -1,46 +1,34 @@
-"""Several nodes over one store that fails in every way, step by step, under hypothesis.
-
-Calls are begun and left to themselves, so that any number of them may be under way when the next step comes.
-"""
+"""Several nodes over one store that fails in every way, step by step, under hypothesis."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from asyncio import Task
 from collections import defaultdict
-from collections.abc import Coroutine
-from typing import Any, Literal
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, rule
 
-from oidc_middleware.cache import TYPES, CacheType, Entry, HybridBackend, MemoryBackend
+from oidc_middleware.cache import TYPES, CacheType, Entry, MemoryBackend
 from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing.clock import ManualClock
 
-from tier_kit import Tier, turns
+from hybrid_machine import NODES, FallibleNode, FallibleNodes
 
 GENERAL, TOKEN, SESSION = TYPES["general"], TYPES["token"], TYPES["session"]
-NODES = st.sampled_from([0, 0, 1])
 KINDS = st.sampled_from([GENERAL, TOKEN, SESSION])
 BOTH = [b"a", b"b"]
 KEYS = st.sampled_from([b"a", b"a", b"b"])
 LIVES = st.sampled_from([-1.0, 0.5, 30.0, 500.0, 500.0, 500.0])
-MODES = st.sampled_from(["well", "well", "down", "unacknowledged"])
-NEVER = 1000.0
 Known = tuple[str, bytes]
 
 
-class Node:
+class Node(FallibleNode):
     """A node, and what it must never serve again: what it had of a key before it changed it."""
 
     def __init__(self, clock: ManualClock, store: MemoryBackend) -> None:
-        self.tier = Tier(clock, store)
-        self.backend = HybridBackend(
-            MemoryBackend(clock), self.tier, clock=clock, budget=NEVER, queue_size=4, random=lambda: 1.0
-        )
+        super().__init__(clock, store)
         self.had: defaultdict[Known, set[bytes]] = defaultdict(set)
         self.gone: defaultdict[Known, set[bytes]] = defaultdict(set)
         self.changes: defaultdict[Known, int] = defaultdict(int)
@@ -60,42 +48,16 @@ class Node:
             self.gone[known].add(value)
 
 
-class NodesAndStore(RuleBasedStateMachine):
+class NodesAndStore(FallibleNodes[Node]):
     def __init__(self) -> None:
-        super().__init__()
-        self.clock = ManualClock(now=1_000_000.0)
-        self.runner = asyncio.Runner()
-        self.store = MemoryBackend(self.clock)
-        self.nodes = [Node(self.clock, self.store) for _ in range(2)]
+        super().__init__(Node)
         self.ends: dict[bytes, float] = {}
-        self.tasks: list[Task[None]] = []
         self.kind = GENERAL
 
     @initialize(kind=KINDS)
     def choose(self, kind: CacheType) -> None:
         """One run is about one type: types have nothing in common, and so faults meet more often."""
         self.kind = kind
-
-    def teardown(self) -> None:
-        for node in self.nodes:
-            node.tier.heal()
-            self.runner.run(node.backend.close())
-        self.runner.run(self.finish())
-        self.runner.close()
-        self.no_call_broke()
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin a call, so far as it goes at once."""
-
-        async def start() -> None:
-            self.tasks.append(asyncio.create_task(work))
-            await asyncio.sleep(0)
-
-        self.runner.run(start())
-
-    async def finish(self) -> None:
-        if self.tasks:
-            await asyncio.wait(self.tasks)
 
     def new_value(self, life: float) -> bytes:
         value = b"%d" % len(self.ends)
@@ -145,7 +107,7 @@ class NodesAndStore(RuleBasedStateMachine):
         try:
             if len(entries) == 1:
                 ((key, entry),) = entries.items()
-                await node.backend.set(kind, key, *entry, wait)
+                await node.backend.set(kind, key, entry.value, entry.expires_at, wait)
             else:
                 await node.backend.set_many(kind, entries, wait)
         except BackendUnavailable:
@@ -158,6 +120,15 @@ class NodesAndStore(RuleBasedStateMachine):
     async def _add(self, node: Node, kind: CacheType, key: bytes, value: bytes) -> None:
         with contextlib.suppress(BackendUnavailable):
             await node.backend.add(kind, key, value, self.ends[value])
+
+    @rule(node=NODES, key=KEYS, life=LIVES, version=st.integers(1, 4))
+    def update(self, node: int, key: bytes, life: float, version: int) -> None:
+        self.begin(self._update(self.nodes[node], self.kind, key, Entry(self.new_value(life), 0.0, version)))
+
+    async def _update(self, node: Node, kind: CacheType, key: bytes, entry: Entry) -> None:
+        node.change((kind.name, key), entry.value, ends_the_old=False)
+        with contextlib.suppress(BackendUnavailable):
+            await node.backend.update(kind, key, entry.value, self.ends[entry.value], entry.version)
 
     @rule(node=NODES, key=KEYS)
     def delete(self, node: int, key: bytes) -> None:
@@ -188,48 +159,10 @@ class NodesAndStore(RuleBasedStateMachine):
 
         self.runner.run(invalidate())
 
-    # ---------------------------------------------------------------------------------------------------------- faults
-
-    @rule(node=NODES, reads=st.sampled_from(["well", "down"]), writes=MODES, pings=st.booleans())
-    def change_the_link(
-        self, node: int, reads: Literal["well", "down"], writes: Literal["well", "down", "unacknowledged"], pings: bool
-    ) -> None:
-        tier = self.nodes[node].tier
-        tier.reads, tier.writes, tier.pings = reads, writes, pings
-
-    @rule(
-        node=NODES, operations=st.sampled_from([("get_many",), ("set", "set_many"), ("delete",), ("add",), ("clear",)])
-    )
-    def hold(self, node: int, operations: tuple[str, ...]) -> None:
-        self.nodes[node].tier.hold(*operations)
-
-    @rule(node=NODES)
-    def release(self, node: int) -> None:
-        self.nodes[node].tier.release()
-        self.runner.run(turns())
-
-    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 61.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    @rule(count=st.sampled_from([1, 3, 20]))
-    def the_loop_turns(self, count: int) -> None:
-        self.runner.run(turns(count))
-
-    @rule(node=NODES)
-    def look_after_it(self, node: int) -> None:
-        self.begin(self._check(self.nodes[node]))
-
-    async def _check(self, node: Node) -> None:
-        with contextlib.suppress(BackendUnavailable):  # the end of the run ends it
-            await node.backend.check()
-
     @rule()
     def all_is_well_again(self) -> None:
         """Afterwards memory differs from the store for as long as its life there at most."""
-        for node in self.nodes:
-            node.tier.heal()
-        self.runner.run(self.recover())
+        self.heal()
         self.clock.advance(61)
         for key in BOTH:
             stored = self.runner.run(self.store.get(self.kind, key))
@@ -237,31 +170,6 @@ class NodesAndStore(RuleBasedStateMachine):
                 assert self.runner.run(node.backend.get(self.kind, key)) == stored
                 if stored is not None:
                     assert stored.value not in node.gone[self.kind.name, key]
-
-    async def recover(self) -> None:
-        await self.finish()
-        for _ in range(10):
-            self.clock.advance(2)
-            if all([await node.backend.check() for node in self.nodes]):
-                break
-        else:
-            raise AssertionError("the nodes do not recover")
-        for node in self.nodes:
-            assert not node.backend.fallback
-            assert not node.backend._tiers.unsettled
-            await turns()
-            assert node.backend.overview().queued == 0
-            assert len(node.backend._tiers.placeholders) == 0
-
-    @invariant()
-    def no_call_broke(self) -> None:
-        left = []
-        for task in self.tasks:
-            if task.done():
-                task.result()
-            else:
-                left.append(task)
-        self.tasks = left
 
 
 TestNodesAndStore = NodesAndStore.TestCase

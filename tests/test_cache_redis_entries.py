@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 import pytest
@@ -50,12 +51,13 @@ class TestWhatLiesInRedis:
         "stored",
         [
             pytest.param(b"", id="empty"),
-            pytest.param(b"\x01", id="short"),
+            pytest.param(b"\x02", id="short"),
             pytest.param(b"cos\nsystem\n(S'true'\ntR.", id="C-serial-pickle"),
             pytest.param(b'{"sub": "admin"}' * 9, id="C-serial-json"),
-            pytest.param(b"\x02" + bytes(8) + b"v", id="C-keyspace-other-version"),
-            pytest.param(b"\x01\x7f\xf8" + bytes(6) + b"v", id="C-serial-nan"),
-            pytest.param(b"\x01\x7f\xf0" + bytes(6) + b"v", id="C-serial-endless"),
+            pytest.param(b"\x03" + bytes(16) + b"v", id="C-keyspace-other-version"),
+            pytest.param(b"\x02\x7f\xf8" + bytes(14) + b"v", id="C-serial-nan"),
+            pytest.param(b"\x02\x7f\xf0" + bytes(14) + b"v", id="C-serial-endless"),
+            pytest.param(b"\x02" + struct.pack(">dQ", 5e9, 2**53) + b"v", id="C-serial-version"),
             pytest.param(bytes(10_000_000), id="C-serial-large"),
         ],
     )

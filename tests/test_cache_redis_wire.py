@@ -23,9 +23,9 @@ TIMES = st.floats(allow_nan=False, allow_infinity=False)
 NOW = 1_800_000_000.0
 
 
-@given(st.binary(), TIMES)
-def test_a_value_comes_back_with_its_end(value: bytes, end: float) -> None:
-    assert read_end(seal_end(value, end)) == Entry(value, end)
+@given(st.binary(), TIMES, st.integers(0, 2**53 - 1))
+def test_a_value_comes_back_with_its_end_and_version(value: bytes, end: float, version: int) -> None:
+    assert read_end(seal_end(value, end, version)) == Entry(value, end, version)
 
 
 @given(st.binary())
@@ -36,7 +36,7 @@ def test_whatever_lies_in_redis_is_an_entry_or_nothing(stored: bytes) -> None:
 
 def test_the_format_does_not_change_by_accident() -> None:
     """What a node of another version wrote must be read, or begin with another byte."""
-    assert seal_end(b"value", NOW).hex() == "0141dad274800000" + "00" + b"value".hex()
+    assert seal_end(b"value", NOW, 5).hex() == "0241dad274800000" + "00" + "0000000000000005" + b"value".hex()
     assert key_prefix(b"oidc", "token") + b"digest" == b"oidc:token:digest"
 
 

@@ -167,7 +167,7 @@ async def test_a_file_of_another_version_is_set_aside(backend: SqliteBackend, pa
     newer = SqliteBackend(path, clock=clock)
     assert await newer.get(TOKEN, b"k") is None
     await newer.close()
-    assert query(path, "PRAGMA user_version") == [(1,)]
+    assert query(path, "PRAGMA user_version") == [(2,)]
     assert query(Path(f"{path}.aside-1"), "SELECT value FROM entries_token") == [(b"old",)]
 
 
@@ -179,12 +179,12 @@ async def test_the_process_of_the_older_version_gives_way(
     path.rename(f"{path}.aside-1")
     await (newer := SqliteBackend(path, clock=clock)).set(TOKEN, b"k", b"v", clock.now() + HOUR)
     await newer.close()
-    query(path, "PRAGMA user_version = 2")
+    query(path, "PRAGMA user_version = 3")
     clock.advance(1)
     for _ in range(2):
-        with pytest.raises(BackendUnavailable, match="of version 2 now: a newer process uses it"):
+        with pytest.raises(BackendUnavailable, match="of version 3 now: a newer process uses it"):
             await backend.set(TOKEN, b"k", b"v", clock.now() + HOUR)
-    assert query(path, "PRAGMA user_version") == [(2,)]
+    assert query(path, "PRAGMA user_version") == [(3,)]
     assert not Path(f"{path}.aside-2").exists()
 
 

@@ -61,7 +61,7 @@ async def test_what_one_writes_another_reads(path: Path, backend: SqliteBackend)
     """Y-order: set, delete and clear of one process hold for all as soon as they are acknowledged."""
     with peers(path, 2) as (one, other):
         assert one.ask("backend.set(G, b'k', b'v', 5e9)") is None
-        assert other.ask("backend.get(G, b'k')") == (b"v", 5e9)
+        assert other.ask("backend.get(G, b'k')") == (b"v", 5e9, 0)
         assert await backend.get(GENERAL, b"k") == Entry(b"v", 5e9)
         assert other.ask("backend.delete(G, b'k')") is True
         assert one.ask("backend.get(G, b'k')") is None
@@ -163,7 +163,7 @@ async def test_a_removed_file_is_noticed(backend: SqliteBackend, path: Path, pee
         assert await nexts(changes, bool) == [EVERYTHING]
         assert await backend.get(GENERAL, b"k") is None
         await backend.set(GENERAL, b"k", b"new", 5e9)
-        assert peer.ask("backend.get(G, b'k')") == (b"new", 5e9)
+        assert peer.ask("backend.get(G, b'k')") == (b"new", 5e9, 0)
         peer.ask("backend.delete(G, b'k')")
         assert await nexts(changes, bool) == [Change("general", frozenset({b"k"}))]
     assert is_whole(path)
@@ -175,12 +175,12 @@ async def test_a_lock_that_was_removed_harms_nobody(path: Path, backend: SqliteB
     assert await backend.exists(GENERAL, b"k")
     Path(f"{path}-lock").unlink()
     with peers(path) as (late,):
-        assert late.ask("backend.get(G, b'k')") == (b"v", 5e9)
+        assert late.ask("backend.get(G, b'k')") == (b"v", 5e9, 0)
         for writer in (peer, late):
             writer.ask("backend.set(G, b'k', b'w', 5e9)")
             assert await backend.get(GENERAL, b"k") == Entry(b"w", 5e9)
             await backend.set(GENERAL, b"k", b"v", 5e9)
-            assert [reader.ask("backend.get(G, b'k')") for reader in (peer, late)] == [(b"v", 5e9)] * 2
+            assert [reader.ask("backend.get(G, b'k')") for reader in (peer, late)] == [(b"v", 5e9, 0)] * 2
     assert is_whole(path)
 
 
@@ -189,13 +189,13 @@ async def test_a_replaced_file_is_noticed(backend: SqliteBackend, path: Path, pe
     await other.set(GENERAL, b"k", b"of the other", 5e9)
     await other.close()
     await backend.set(GENERAL, b"k", b"v", 5e9)
-    assert peer.ask("backend.get(G, b'k')") == (b"v", 5e9)
+    assert peer.ask("backend.get(G, b'k')") == (b"v", 5e9, 0)
     (tmp_path / "other.db").rename(path)
     with peers(path) as (late,):
         # The first to open it finds beside it what belongs to the file before, and in use.
-        assert late.ask("backend.get(G, b'k')") == (b"of the other", 5e9)
+        assert late.ask("backend.get(G, b'k')") == (b"of the other", 5e9, 0)
         assert await backend.get(GENERAL, b"k") == Entry(b"of the other", 5e9)
-        assert peer.ask("backend.get(G, b'k')") == (b"of the other", 5e9)
+        assert peer.ask("backend.get(G, b'k')") == (b"of the other", 5e9, 0)
         assert late.ask("backend.set(G, b'k', b'new', 5e9)") is None
         assert await backend.get(GENERAL, b"k") == Entry(b"new", 5e9)
     assert is_whole(path)
@@ -243,7 +243,7 @@ async def test_a_frozen_process_that_writes_holds_nobody_for_long(path: Path, pe
     assert await backend.get(GENERAL, b"k") == Entry(b"v", 5e9)
     assert not (await backend.ping()).healthy
     with peers(path) as (late,):
-        assert late.ask("backend.get(G, b'k')") == (b"v", 5e9)
+        assert late.ask("backend.get(G, b'k')") == (b"v", 5e9, 0)
     assert peer.answer() is None
     await backend.set(GENERAL, b"k", b"w", 5e9)
     assert (await backend.ping()).healthy
@@ -257,10 +257,10 @@ async def test_a_full_disk(backend: SqliteBackend, path: Path, peer: Peer) -> No
     answers = [peer.ask(f"backend.set(G, b'{n}', bytes(10_000), 5e9)") for n in range(60)]
     assert answers[0] is None
     assert "SQLITE_" in answers[-1]
-    assert peer.ask("backend.get(G, b'0')") == (bytes(10_000), 5e9)
+    assert peer.ask("backend.get(G, b'0')") == (bytes(10_000), 5e9, 0)
     peer.ask("limit(1000)")
     assert peer.ask("backend.ping()")[0] is False
-    assert peer.ask("backend.get(G, b'0')") == (bytes(10_000), 5e9)
+    assert peer.ask("backend.get(G, b'0')") == (bytes(10_000), 5e9, 0)
     refused = [n for n, answer in enumerate(answers) if answer is not None]
     assert await backend.get_many(GENERAL, [b"%d" % n for n in refused]) == {}
     peer.ask("limit(None)")
@@ -311,7 +311,7 @@ async def test_a_directory_that_may_not_be_written(is_there: bool) -> None:
     assert output[0].startswith("BackendUnavailable backend_unavailable: ")
     assert output[1].startswith("BackendUnavailable backend_unavailable: ")
     assert output[2].startswith("Health(healthy=False, detail=")
-    assert output[3] == "Entry(value=b'w', expires_at=5000000000.0)"
+    assert output[3] == "Entry(value=b'w', expires_at=5000000000.0, version=0)"
 
 
 FORKING = """

@@ -70,7 +70,10 @@ class TwoTiers:
         await self.memory.set(kind, key, value, expires_at)
         self.far[kind.name, key] = Entry(value, expires_at)
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
+        raise NotImplementedError
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
         raise NotImplementedError
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:

@@ -27,6 +27,10 @@ CAUGHT_BY = {
     broken_tiers.ClearsAll: "test_clear_ends_one_type_alone",
     broken_tiers.AddReplaces: "test_add_stores_only_where_there_is_nothing",
     broken_tiers.AddIsNotAtomic: "test_of_those_who_add_at_once_one_is_first",
+    broken_tiers.UpdateRevives: "test_an_update_revives_nothing",
+    broken_tiers.UpdateReplaces: "test_an_update_loses_to_its_own_version_and_to_a_higher_one",
+    broken_tiers.VersionsAreText: "test_the_highest_version_stays_in_whatever_order_they_come",
+    broken_tiers.ForgetsVersions: "test_an_update_replaces_a_lower_version",
     broken_tiers.WorksWhenClosed: "test_a_set_after_close_raises_and_a_second_close_does_nothing",
 }
 

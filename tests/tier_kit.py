@@ -62,8 +62,11 @@ class Tier:
     async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:
         await self._do("set", key, lambda: self.store.set(kind, key, value, expires_at))
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
-        return await self._do("add", key, lambda: self.store.add(kind, key, value, expires_at))
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
+        return await self._do("add", key, lambda: self.store.add(kind, key, value, expires_at, version))
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        return await self._do("update", key, lambda: self.store.update(kind, key, value, expires_at, version))
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         return await self._do("delete", key, lambda: self.store.delete(kind, key))

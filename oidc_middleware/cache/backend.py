@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from oidc_middleware.cache.types import CacheType
 
+VERSIONS: Final = 2**53
+"""So many versions there are, from 0: those that a double holds exactly, for scripts in Redis count in doubles."""
+
 
 class Entry(NamedTuple):
-    """A value and its end, in Unix time (seconds)."""
+    """A value and its end, in Unix time (seconds), and which one of its key's values it is: later ones have more."""
 
     value: bytes
     expires_at: float
+    version: int = 0
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left at `now`, 0 when the end has come."""
@@ -61,6 +65,8 @@ class Backend(Protocol):
     async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: FBT001
         """Store a copy of `value` until `expires_at` (Unix time in seconds); an end in the past deletes the key.
 
+        Whatever was there is replaced. The entry has version 0.
+
         `wait` tells whether to return only after the slowest tier has it; None: as the type's row says.
 
         Raises:
@@ -69,15 +75,28 @@ class Backend(Protocol):
             BackendUnavailable: also after `close`.
         """
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless there is an entry, and wait for it; tell whether it was stored.
 
         Of several callers with one key, on any nodes, one at most is told that it was.
 
         Raises:
-            ValueError: `expires_at` is not a finite number.
-            TypeError: `value` is not bytes-like.
+            ValueError: `expires_at` is not a finite number, or `version` not from 0 to `VERSIONS`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
             BackendUnavailable: nobody knows whether it was stored; also after `close`.
+        """
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        """Replace an entry of a lower version, and wait for it; tell whether that was done.
+
+        Where there is no entry, or one of this or a higher version, nothing changes: in whatever order updates arrive,
+        the highest version stays, and none brings back what was deleted or has ended. An end in the past changes
+        nothing either.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number, or `version` not from 0 to `VERSIONS`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
+            BackendUnavailable: nobody knows whether it was done, and it may be done again; also after `close`.
         """
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
@@ -93,7 +112,7 @@ class Backend(Protocol):
         """Return the entries that there are, by key."""
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
-        """Do what `set` does, for many; when one of them is wrong, none is stored."""
+        """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
 
     async def ping(self) -> Health:
         """Tell whether the tier answers."""
@@ -144,3 +163,27 @@ def checked_value(value: bytes) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise TypeError(f"a backend stores bytes, not {type(value).__name__}")
+
+
+def checked_version(version: int) -> int:
+    """Return `version`.
+
+    Raises:
+        ValueError: it is negative, or too large to be exact everywhere.
+        TypeError: it is not an integer.
+    """
+    if type(version) is not int:
+        raise TypeError(f"a version is an integer, not {type(version).__name__}")
+    if not 0 <= version < VERSIONS:
+        raise ValueError(f"a version is from 0 to 2^53 - 1, not {version}")
+    return version
+
+
+def checked_entry(value: bytes, expires_at: float, version: int = 0) -> Entry:
+    """Return an entry that can be stored.
+
+    Raises:
+        ValueError: the end is not a finite number, or there is no such version.
+        TypeError: the value is not bytes-like, or the version not an integer.
+    """
+    return Entry(checked_value(value), checked_end(expires_at), checked_version(version))

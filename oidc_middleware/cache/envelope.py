@@ -2,8 +2,8 @@
 
 ```
 name in the store   namespace ":" type ":" key id ":" digest         keyed BLAKE2b of the key, in base64
-blob                version 1 · key id 8 · day 4 · nonce 12 · AES-256-GCM of (end 8 · value) · tag 16
-bound to it         header (version, key id, day), namespace, type, key
+blob                format 1 · key id 8 · day 4 · nonce 12 · AES-256-GCM of (end 8 · version 8 · value) · tag 16
+bound to it         header (format, key id, day), namespace, type, key
 keys                HKDF-SHA256 (RFC 5869) of a secret, by purpose: names by namespace and type, blobs by the day too
 ```
 """
@@ -28,20 +28,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from oidc_middleware.cache.backend import Entry, checked_end, checked_value
+from oidc_middleware.cache.backend import Entry, checked_end, checked_value, checked_version
 
 SHORTEST_SECRET: Final = 32
 """The least length of a secret, in bytes."""
 LARGEST_VALUE: Final = 16 * 1024 * 1024
 """The most bytes that one envelope holds: opening more would hold the event loop."""
 
-_VERSION = 1
+_FORMAT = 2
 _SALT = b"oidc-middleware"
 _HEADER = struct.Struct(">B8sI")
-_END = struct.Struct(">d")
+_START = struct.Struct(">dQ")
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
-_SHORTEST_BLOB = _HEADER.size + _NONCE_BYTES + _END.size + _TAG_BYTES
+_SHORTEST_BLOB = _HEADER.size + _NONCE_BYTES + _START.size + _TAG_BYTES
 _LONGEST_BLOB = _SHORTEST_BLOB + LARGEST_VALUE
 # 144 bits: far beyond chance, and without padding in base64.
 _DIGEST_BYTES = 18
@@ -119,28 +119,32 @@ class Sealer:
         """Return every name under which the entry may lie, one a secret, that of the first one first."""
         return tuple(self._name(key_id, kind_name, key) for key_id in self._roots)
 
-    def seal(self, kind_name: str, key: bytes, value: bytes, expires_at: float, now: float) -> bytes:
+    def seal(
+        self, kind_name: str, key: bytes, value: bytes, expires_at: float, now: float, *, version: int = 0
+    ) -> bytes:
         """Return a blob that `open` takes for this type and key until `expires_at` (Unix time in seconds).
 
         Raises:
-            ValueError: `expires_at` is not a finite number, or the value is larger than `LARGEST_VALUE`.
-            TypeError: `value` is not bytes-like.
+            ValueError: `expires_at` is not a finite number, there is no such `version`, or the value is larger than
+                `LARGEST_VALUE`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
         """
-        plain = _END.pack(checked_end(expires_at)) + checked_value(value)
-        if len(plain) - _END.size > LARGEST_VALUE:
+        plain = _START.pack(checked_end(expires_at), checked_version(version)) + checked_value(value)
+        if len(plain) - _START.size > LARGEST_VALUE:
             raise ValueError(f"a value of {len(value)} bytes is larger than an envelope, {LARGEST_VALUE}")
-        header = _HEADER.pack(_VERSION, self.key_id, _day(now))
+        header = _HEADER.pack(_FORMAT, self.key_id, _day(now))
         box = self._box(kind_name, header)
         nonce = os.urandom(_NONCE_BYTES)
         self._sealed += 1
         return header + nonce + box.cipher.encrypt(nonce, plain, box.bound + key)
 
-    def open(self, kind_name: str, key: bytes, blob: bytes, now: float) -> Entry | None:
+    def open(self, kind_name: str, key: bytes, blob: bytes, now: float, version: int | None = None) -> Entry | None:
         """Return what was sealed for this type and key; None, and counted, if nothing was, or if its end has come.
 
-        `blob` may be anything. What does not open is told in the log, each reason once.
+        `version` is what the store says of it, which must be so; None: it says nothing. `blob` may be anything. What
+        does not open is told in the log, each reason once.
         """
-        if not _SHORTEST_BLOB <= len(blob) <= _LONGEST_BLOB or blob[0] != _VERSION:
+        if not _SHORTEST_BLOB <= len(blob) <= _LONGEST_BLOB or blob[0] != _FORMAT:
             self._refuse("malformed", kind_name)
             return None
         header, body = blob[: _HEADER.size], blob[_HEADER.size :]
@@ -153,12 +157,15 @@ class Sealer:
         except InvalidTag:
             self._refuse("altered", kind_name)
             return None
-        end: float = _END.unpack_from(plain)[0]
+        end, sealed_version = _START.unpack_from(plain)
+        if version is not None and version != sealed_version:
+            self._refuse("altered", kind_name)
+            return None
         if not now < end:
             self._expired += 1
             return None
         self._opened += 1
-        return Entry(plain[_END.size :], end)
+        return Entry(plain[_START.size :], end, sealed_version)
 
     def stats(self) -> SealerCounts:
         """Return what happened so far."""
@@ -181,7 +188,7 @@ class Sealer:
 
     def _derive_naming(self, key_id: bytes, kind_name: str) -> _Naming:
         kind = kind_name.encode()
-        key = self._roots[key_id].derive(64, b"name", bytes([_VERSION]), self.namespace, kind)
+        key = self._roots[key_id].derive(64, b"name", bytes([_FORMAT]), self.namespace, kind)
         return _Naming(b":".join((self.namespace, kind, key_id, b"")), blake2b(key=key, digest_size=_DIGEST_BYTES))
 
     def _derive_box(self, kind_name: str, header: bytes) -> _Box:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.backend import Counts, Entry, Health, checked_entry
 from oidc_middleware.cache.codec import RAW, Codec, V
 from oidc_middleware.cache.footprint import footprint
 from oidc_middleware.cache.shelf import Shelf
 from oidc_middleware.cache.types import TYPES, CacheType
+from oidc_middleware.cache.waiters import closed
 from oidc_middleware.clock import Clock
 
 
@@ -26,6 +27,7 @@ class MemoryBackend:
             kind.name: Shelf(clock, kind.limits, kind.negative, kind.stale) for kind in types
         }
         self._codecs: dict[str, Codec[Any]] = {}
+        self._now = clock.now
         self._closed = False
 
     @property
@@ -59,6 +61,10 @@ class MemoryBackend:
         """Let every entry of the type end now."""
         self._shelves[kind.name].expire_all()
 
+    def version_of(self, kind: CacheType, key: bytes) -> int | None:
+        """Return the version of the entry, None when there is none. Counts as no hit."""
+        return self._shelves[kind.name].version_of(key)
+
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none."""
         return self._read(kind, key)
@@ -71,15 +77,27 @@ class MemoryBackend:
             TypeError: `value` is not bytes-like.
             BackendUnavailable: after `close`.
         """
-        self._write(kind, key, checked_value(value), checked_end(expires_at))
+        self._write(kind, key, checked_entry(value, expires_at))
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless there is an entry; tell whether it was stored."""
-        value, end = checked_value(value), checked_end(expires_at)
+        entry = checked_entry(value, expires_at, version)
         shelf = self._shelves[kind.name]
         if shelf.end_of(key) is not None:
             return False
-        self._write(kind, key, value, end)
+        self._write(kind, key, entry)
+        return shelf.end_of(key) is not None
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        """Replace an entry of a lower version; tell whether that was done."""
+        entry = checked_entry(value, expires_at, version)
+        if self._closed:
+            raise closed()
+        shelf = self._shelves[kind.name]
+        held = shelf.version_of(key)
+        if held is None or held >= version or not self._now() < entry.expires_at:
+            return False
+        self._write(kind, key, entry)
         return shelf.end_of(key) is not None
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
@@ -100,10 +118,10 @@ class MemoryBackend:
         return {key: entry for key, entry in found if entry is not None}
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: ARG002, FBT001
-        """Do what `set` does, for many; when one of them is wrong, none is stored."""
-        checked = [(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()]
-        for key, value, end in checked:
-            self._write(kind, key, value, end)
+        """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
+        checked = {key: checked_entry(*entry) for key, entry in entries.items()}
+        for key, entry in checked.items():
+            self._write(kind, key, entry)
 
     async def ping(self) -> Health:
         """Tell whether the tier answers."""
@@ -121,16 +139,17 @@ class MemoryBackend:
 
     def _read(self, kind: CacheType, key: bytes) -> Entry | None:
         found = self._shelves[kind.name].find(key)
-        return None if found is None else Entry(self._codec(kind).encode(found[0]), found[1])
+        return None if found is None else Entry(self._codec(kind).encode(found[0]), *found[1:])
 
-    def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> None:
+    def _write(self, kind: CacheType, key: bytes, entry: Entry) -> None:
         shelf, codec = self._shelves[kind.name], self._codec(kind)
         try:
-            live = codec.decode(value)
+            live = codec.decode(entry.value)
         except ValueError:
             shelf.refuse(key)
             return
-        shelf.put(key, live, end, footprint(live), negative=codec.is_negative(live))
+        negative = codec.is_negative(live)
+        shelf.put(key, live, entry.expires_at, footprint(live), negative=negative, version=entry.version)
 
     def _codec(self, kind: CacheType) -> Codec[Any]:
         return self._codecs.get(kind.name, RAW)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
-from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value, suspend
+from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_entry, suspend
 from oidc_middleware.cache.changes import Change, changing
 from oidc_middleware.cache.envelope import LARGEST_VALUE, Sealer
 from oidc_middleware.cache.keys import KeysByName
@@ -62,21 +62,22 @@ class SealedBackend:
             TypeError: `value` is not bytes-like.
             BackendUnavailable: as the tier beneath raises it.
         """
-        entry = Entry(checked_value(value), checked_end(expires_at))
+        entry = checked_entry(value, expires_at)
         name, *others = names = self._names(kind, key)
         self._remember(kind, {key: names})
         await self._delete_all(kind, others)
-        await self._backend.set(kind, name, *self._sealed(kind, key, entry), wait)
+        blob = self._sealed(kind, key, entry)
+        await self._backend.set(kind, name, blob.value, blob.expires_at, wait)
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Seal and store as `set` does unless there is an entry; tell whether it was stored.
 
         Raises:
-            ValueError: `expires_at` is not a finite number.
-            TypeError: `value` is not bytes-like.
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
             BackendUnavailable: as the tier beneath raises it.
         """
-        entry = Entry(checked_value(value), checked_end(expires_at))
+        entry = checked_entry(value, expires_at, version)
         if len(entry.value) > LARGEST_VALUE:
             return False
         name, *others = names = self._names(kind, key)
@@ -84,6 +85,25 @@ class SealedBackend:
             return False
         self._remember(kind, {key: names})
         return await self._backend.add(kind, name, *self._sealed(kind, key, entry))
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        """Replace an entry of a lower version, under the name where it lies; tell whether that was done.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
+            BackendUnavailable: as the tier beneath raises it.
+        """
+        entry = checked_entry(value, expires_at, version)
+        if len(entry.value) > LARGEST_VALUE:
+            return False
+        name, *others = names = self._names(kind, key)
+        self._remember(kind, {key: names})
+        if others:
+            blobs = await self._backend.get_many(kind, (name, *others))
+            opening = (every for every in (name, *others) if self._opened(kind, key, blobs.get(every)) is not None)
+            name = next(opening, name)
+        return await self._backend.update(kind, name, *self._sealed(kind, key, entry))
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
@@ -119,8 +139,8 @@ class SealedBackend:
         return found
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
-        """Do what `set` does, for many; when one of them is wrong, none is stored."""
-        checked = {key: Entry(checked_value(value), checked_end(end)) for key, (value, end) in entries.items()}
+        """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
+        checked = {key: checked_entry(*entry) for key, entry in entries.items()}
         names = {key: self._names(kind, key) for key in checked}
         self._remember(kind, names)
         await self._delete_all(kind, [other for _, *others in names.values() for other in others])
@@ -188,8 +208,9 @@ class SealedBackend:
         """Return what is stored instead of an entry; one that is not to be stored ends before it begins."""
         now = self._now()
         if not now < entry.expires_at or len(entry.value) > LARGEST_VALUE:
-            return Entry(b"", min(entry.expires_at, now))
-        return Entry(self._sealer.seal(kind.name, key, entry.value, entry.expires_at, now), entry.expires_at)
+            return Entry(b"", min(entry.expires_at, now), entry.version)
+        blob = self._sealer.seal(kind.name, key, entry.value, entry.expires_at, now, version=entry.version)
+        return entry._replace(value=blob)
 
     def _opened(self, kind: CacheType, key: bytes, blob: Entry | None) -> Entry | None:
-        return None if blob is None else self._sealer.open(kind.name, key, blob.value, self._now())
+        return None if blob is None else self._sealer.open(kind.name, key, blob.value, self._now(), blob.version)

@@ -95,12 +95,21 @@ class Shelf(Generic[V]):
         end = self._slots.ends[row]
         return end if self._now() < end else None
 
-    def find(self, key: bytes) -> tuple[V, float] | None:
-        """Return the value and the end that it was given, which may be later than that of its life here."""
-        value = self.peek(key)
-        return None if value is None else (value, self._slots.full_ends[self._index[key]])
+    def version_of(self, key: bytes) -> int | None:
+        """Return the version of the entry, None when there is none. Counts as no hit."""
+        return None if self.end_of(key) is None else self._slots.versions[self._index[key]]
 
-    def put(self, key: bytes, value: V, expires_at: float, size: int, *, negative: bool = False) -> bool:
+    def find(self, key: bytes) -> tuple[V, float, int] | None:
+        """Return the value, the end that was given (that of its life here may be sooner), and the version."""
+        value = self.peek(key)
+        if value is None:
+            return None
+        row = self._index[key]
+        return value, self._slots.full_ends[row], self._slots.versions[row]
+
+    def put(
+        self, key: bytes, value: V, expires_at: float, size: int, *, negative: bool = False, version: int = 0
+    ) -> bool:
         """Store a value that takes `size` bytes; tell whether it is there now.
 
         One whose end has come, or that is too large, is not stored, and what the key had before is gone.
@@ -123,7 +132,7 @@ class Shelf(Generic[V]):
             self.delete(key)
             return False
         self._sets += 1
-        self._store(key, value, (end, full_end), size, limits, negative=negative)
+        self._store(key, value, (end, full_end), size, limits, negative=negative, version=version)
         if limits is None or not self._is_full(limits, negative=negative):
             return True
         (self._make_negative_room if negative else self._make_room)(limits, now)
@@ -186,16 +195,25 @@ class Shelf(Generic[V]):
         )
 
     def _store(
-        self, key: bytes, value: V, ends: tuple[float, float], size: int, limits: Limits | None, *, negative: bool
+        self,
+        key: bytes,
+        value: V,
+        ends: tuple[float, float],
+        size: int,
+        limits: Limits | None,
+        *,
+        negative: bool,
+        version: int,
     ) -> None:
         slots, row = self._slots, self._index.get(key)
         if row is not None:
             if negative == (slots.lanes[row] == NEGATIVE):
-                slots.replace(row, value, ends, size)
+                slots.replace(row, value, ends, size, version=version)
                 return
             self._remove(row)
         in_main = limits is None or self._main_has_room(limits, size) or self._evicted_keys.discard(key)
-        self._index[key] = slots.add(key, value, ends, size, NEGATIVE if negative else MAIN if in_main else SMALL)
+        lane = NEGATIVE if negative else MAIN if in_main else SMALL
+        self._index[key] = slots.add(key, value, ends, size, lane, version=version)
 
     def _main_has_room(self, limits: Limits, size: int) -> bool:
         """Tell whether one more entry fits into the main lane's part: while it does, nobody has to show anything."""

@@ -21,13 +21,15 @@ class Slots(Generic[V]):
     the lanes' anchors: `after[anchor]` is the lane's oldest entry, `before[anchor]` its newest. Anchors and free rows
     end never (`ends` is infinite), so a sweep steps over them without asking.
 
-    `full_ends` are the ends of the entries themselves, `ends` those of their life here, which may be shorter.
+    `full_ends` are the ends of the entries themselves, `ends` those of their life here, which may be shorter. No
+    look-up reads `versions`.
 
     The columns are public: hot paths bind them once. They are the same list objects for ever.
     """
 
     __slots__ = (
         "after", "before", "counts", "ends", "free", "full_ends", "hits", "keys", "lanes", "sizes", "totals", "values",
+        "versions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -35,6 +37,7 @@ class Slots(Generic[V]):
         self.values: list[V | None] = []
         self.ends: list[float] = []
         self.full_ends: list[float] = []
+        self.versions: list[int] = []
         self.sizes: list[int] = []
         self.hits: list[int] = []
         self.lanes: list[int] = []
@@ -51,7 +54,7 @@ class Slots(Generic[V]):
         self.values.clear()
         for ends in (self.ends, self.full_ends):
             ends.clear()
-        for column in (self.sizes, self.hits, self.lanes, self.after, self.before):
+        for column in self._counted():
             column.clear()
         self.free.clear()
         for lane in _LANES:
@@ -59,22 +62,24 @@ class Slots(Generic[V]):
             self.after[lane] = self.before[lane] = lane
             self.counts[lane] = self.totals[lane] = 0
 
-    def add(self, key: bytes, value: V, ends: tuple[float, float], size: int, lane: int) -> int:
+    def add(self, key: bytes, value: V, ends: tuple[float, float], size: int, lane: int, *, version: int = 0) -> int:
         """Put an entry, with its end here and its full end, at the new end of a lane; return its row."""
         row = self.free.pop() if self.free else self._add_row()
         self.keys[row] = key
         self.values[row] = value
         self.ends[row], self.full_ends[row] = ends
+        self.versions[row] = version
         self.sizes[row] = size
         self.hits[row] = 0
         self._link(row, lane)
         return row
 
-    def replace(self, row: int, value: V, ends: tuple[float, float], size: int) -> None:
+    def replace(self, row: int, value: V, ends: tuple[float, float], size: int, *, version: int = 0) -> None:
         """Give an entry another value where it stands."""
         self.totals[self.lanes[row]] += size - self.sizes[row]
         self.values[row] = value
         self.ends[row], self.full_ends[row] = ends
+        self.versions[row] = version
         self.sizes[row] = size
 
     def remove(self, row: int) -> None:
@@ -99,9 +104,12 @@ class Slots(Generic[V]):
         self.values.append(None)
         self.ends.append(math.inf)
         self.full_ends.append(math.inf)
-        for column in (self.sizes, self.hits, self.lanes, self.after, self.before):
+        for column in self._counted():
             column.append(0)
         return len(self.ends) - 1
+
+    def _counted(self) -> tuple[list[int], ...]:
+        return self.versions, self.sizes, self.hits, self.lanes, self.after, self.before
 
     def _link(self, row: int, lane: int) -> None:
         newest = self.before[lane]

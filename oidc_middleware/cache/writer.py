@@ -32,6 +32,7 @@ class Write(NamedTuple):
     value: bytes | None
     expires_at: float = 0.0
     asks: bool = False
+    version: int = 0
 
     @property
     def size(self) -> int:

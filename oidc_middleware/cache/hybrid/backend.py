@@ -10,7 +10,7 @@ from contextvars import Context
 from random import random as chance
 from typing import Any
 
-from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_end, checked_value, suspend
+from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_entry, suspend
 from oidc_middleware.cache.breaker import Thresholds
 from oidc_middleware.cache.hybrid.delivery import failure_of
 from oidc_middleware.cache.hybrid.follower import Follower
@@ -49,7 +49,8 @@ class HybridBackend:
       other source, and "not there" would be believed.
     - What the shared tier missed is not written later over what others wrote since: those keys are deleted, there and
       in memory, when it is back. Of the types `irreplaceable`, what was added (and every entry of a replicated type) is
-      kept and added then; what was changed stays as it was there.
+      kept and added then, and what was updated is kept and updated, if its version is still the higher one; what was
+      changed without a version stays as it was there.
 
     `on_fallback` is told when memory has to do alone, and when it no longer has. `on_written` is told, batch by batch,
     what this node changed in the shared tier. `random` returns numbers from 0 to 1. One event loop at a time uses it;
@@ -198,21 +199,22 @@ class HybridBackend:
             TypeError: `value` is not bytes-like.
             BackendUnavailable: the shared tier is waited for and did not acknowledge it; memory has it. After `close`.
         """
-        await self._store(kind, [(key, checked_value(value), checked_end(expires_at))], wait)
+        await self._store(kind, {key: checked_entry(value, expires_at)}, wait)
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
-        """Do what `set` does, for many; when one of them is wrong, none is stored."""
-        await self._store(
-            kind, [(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()], wait
-        )
+        """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
+        await self._store(kind, {key: checked_entry(*entry) for key, entry in entries.items()}, wait)
 
-    async def _store(self, kind: CacheType, entries: list[tuple[bytes, bytes, float]], wait: bool | None) -> None:  # noqa: FBT001
+    async def _store(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None) -> None:  # noqa: FBT001
         session, room = self._open(), self._tiers.rooms.of(kind)
-        for key, value, end in entries:
+        for key in entries:
             self._tiers.placeholders.drop(room.prefix + key)
-            await self._memory.set(kind, key, value, end)
+        await self._memory.set_many(kind, entries)
         now = self._clock.now()
-        writes = [Write(room.prefix + key, value if now < end else None, end) for key, value, end in entries]
+        writes = [
+            Write(room.prefix + key, value if now < end else None, end, version=version)
+            for key, (value, end, version) in entries.items()
+        ]
         must_wait = self._must_wait(kind, wait)
         try:
             await session.writes.write(writes, wait=must_wait)
@@ -220,35 +222,31 @@ class HybridBackend:
             if must_wait:
                 raise
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless a tier has an entry, and wait for it; tell whether it was stored.
 
         Raises:
-            ValueError: `expires_at` is not a finite number.
-            TypeError: `value` is not bytes-like.
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
             BackendUnavailable: the shared tier did not say whether it stored it. Of the types `irreplaceable`, this
                 node has the entry all the same and adds it when the tier is back. After `close`.
         """
-        entry = Entry(checked_value(value), checked_end(expires_at))
+        entry = checked_entry(value, expires_at, version)
         session, room = self._open(), self._tiers.rooms.of(kind)
-        return await session.apart(self._add(session, room, key, entry))
+        return await session.apart(session.conditional.add(room, key, entry))
 
-    async def _add(self, session: Session, room: Room, key: bytes, entry: Entry) -> bool:
-        tiers, full = self._tiers, room.prefix + key
-        if not self._clock.now() < entry.expires_at or await self._memory.exists(room.kind, key):
-            return False
-        known = session.reads.known(full)
-        if known is not None and known.entry is not None:
-            return False
-        try:
-            if known is not None:
-                await session.writes.delete(full)
-            return await session.writes.add(room, key, entry)
-        except BackendUnavailable:
-            if room.kind.name in tiers.irreplaceable and not await self._memory.exists(room.kind, key):
-                await self._memory.set(room.kind, key, *entry)
-                tiers.unsettled.must_add(full, entry)
-            raise
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        """Replace an entry of a lower version in both tiers, and wait for it; tell whether that was done.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
+            BackendUnavailable: the shared tier did not say whether it did it. Of the types `irreplaceable`, this node
+                goes by the new entry all the same and sends it again when the tier is back. After `close`.
+        """
+        entry = checked_entry(value, expires_at, version)
+        session, room = self._open(), self._tiers.rooms.of(kind)
+        return await session.apart(session.conditional.update(room, key, entry))
 
     async def delete(self, kind: CacheType, key: bytes, wait: bool | None = None) -> bool:  # noqa: FBT001
         """Delete the entry in both tiers; tell whether there was one.

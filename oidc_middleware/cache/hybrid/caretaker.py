@@ -140,7 +140,7 @@ class Caretaker:
     # --------------------------------------------------------------------------------------------------------- recovery
 
     async def settle(self) -> None:
-        """Make up for what the tier missed: clear, delete, add; what fails again stays for the next time."""
+        """Make up for what the tier missed: clear, delete, add, update; what fails again stays for the next time."""
         tiers = self._tiers
         try:
             for prefix, number in tiers.unsettled.clears():
@@ -150,8 +150,8 @@ class Caretaker:
                 await self._clear(room, number)
             while await self._delete_some():
                 pass
-            for full, entry in tiers.unsettled.adds():
-                await self._add(full, entry)
+            for full, entry in tiers.unsettled.entries():
+                await self._make_up(full, entry)
         except BackendUnavailable:
             return  # reported where it came from
 
@@ -165,7 +165,7 @@ class Caretaker:
         """
         tiers = self._tiers
         number = None if room.kind.coherence == "replicated" else tiers.unsettled.must_clear(room.prefix)
-        tiers.unsettled.discard_adds(room.prefix)
+        tiers.unsettled.discard_kept(room.prefix)
         tiers.placeholders.drop_all(room.prefix)
         await tiers.memory.clear(room.kind)
         for full in self._writes.writer.pending(room.prefix):  # what is written before the rest is cleared ends as well
@@ -207,16 +207,16 @@ class Caretaker:
             await self._writes.write([Write(full, None) for full in keys], wait=True)
         return bool(keys)
 
-    async def _add(self, full: bytes, entry: Entry) -> None:
-        """Add an entry that was kept, unless it was ended or written meanwhile."""
+    async def _make_up(self, full: bytes, entry: Entry) -> None:
+        """Add an entry that was kept, or update it, unless it was ended or written meanwhile."""
         tiers = self._tiers
         room, key = tiers.rooms.split(full)
         if self._writes.writer.peek(full) is not None:
             return
-        added = await self._writes.try_to_add(room, key, entry)
+        stored = await self._writes.make_up(room, key, entry)
         if tiers.unsettled.kept(full) is not entry:
             return  # what came meanwhile is on its way, or has an account of its own
         tiers.unsettled.discard(full)
-        if not added and room.kind.coherence != "replicated":
+        if not stored and room.kind.coherence != "replicated":
             tiers.placeholders.drop(full)
             tiers.memory.expire(room.kind, key)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from oidc_middleware.cache.backend import Backend, Entry
-from oidc_middleware.cache.hybrid.rooms import Rooms
+from oidc_middleware.cache.hybrid.rooms import Room, Rooms
 from oidc_middleware.cache.writer import Write
 from oidc_middleware.errors import BackendUnavailable
 
@@ -83,12 +83,8 @@ class _Delivery:
         room, _ = self._rooms.split(self._writes[numbers[0]].key)
         for number in numbers:
             write = self._writes[number]
-            entries[self._rooms.split(write.key)[1]] = Entry(write.value or b"", write.expires_at)
-        if len(entries) == 1:
-            ((key, entry),) = entries.items()
-            await self._backend.set(room.kind, key, *entry, wait=True)
-        else:
-            await self._backend.set_many(room.kind, entries, wait=True)
+            entries[self._rooms.split(write.key)[1]] = _entry_of(write)
+        await self._put(room, entries)
         return True
 
     async def _delete(self, numbers: Sequence[int]) -> bool:
@@ -100,5 +96,16 @@ class _Delivery:
         write = self._writes[numbers[0]]
         room, key = self._rooms.split(write.key)
         was_there = await self._backend.exists(room.kind, key)
-        await self._backend.set(room.kind, key, write.value or b"", write.expires_at, wait=True)
+        await self._put(room, {key: _entry_of(write)})
         return was_there
+
+    async def _put(self, room: Room, entries: Mapping[bytes, Entry]) -> None:
+        (key, entry), *others = entries.items()
+        if others or entry.version:
+            await self._backend.set_many(room.kind, entries, wait=True)
+        else:
+            await self._backend.set(room.kind, key, entry.value, entry.expires_at, wait=True)
+
+
+def _entry_of(write: Write) -> Entry:
+    return Entry(write.value or b"", write.expires_at, write.version)

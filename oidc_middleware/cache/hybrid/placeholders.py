@@ -20,44 +20,64 @@ class Placeholders:
     Only an answer whose note still stands is as new as what is known here. Where another node changed the key, the note
     stands, but says that the answer may be older than that: good for who asked before, and not to be kept.
 
-    Of two readers of one key the later one's note counts. There are as many notes as keys that are being read.
+    Of two readers of one key the later one's note counts. The notes of those who update a key stand side by side: their
+    versions tell which one is newer. There are as many notes as keys that are being read, and updates under way.
     """
 
     def __init__(self) -> None:
         self._notes: Final[dict[bytes, Note]] = {}
+        self._updates: Final[dict[bytes, set[Note]]] = {}
 
     def __len__(self) -> int:
-        return len(self._notes)
+        return len(self._notes) + sum(map(len, self._updates.values()))
 
     def put(self, key: bytes) -> Note:
-        """Put a note for a key."""
+        """Put the note of a reader for a key."""
         note = self._notes[key] = Note()
         return note
 
+    def put_update(self, key: bytes) -> Note:
+        """Put the note of one who updates a key."""
+        note = Note()
+        self._updates.setdefault(key, set()).add(note)
+        return note
+
     def take(self, key: bytes, note: Note) -> bool:
-        """Take the note back; tell whether it still stood."""
+        """Take the note of a reader back; tell whether it still stood."""
         if self._notes.get(key) is not note:
             return False
         del self._notes[key]
         return True
 
+    def take_update(self, key: bytes, note: Note) -> bool:
+        """Take the note of an update back, and drop that of a reader; tell whether it still stood."""
+        self._notes.pop(key, None)  # the reader's answer may be older
+        notes = self._updates.get(key, set())
+        if note not in notes:
+            return False
+        notes.remove(note)
+        if not notes:
+            del self._updates[key]
+        return True
+
     def drop(self, key: bytes) -> None:
-        """Drop the note of a key, for the key changes."""
+        """Drop the notes of a key, for the key changes."""
         self._notes.pop(key, None)
+        self._updates.pop(key, None)
 
     def outdate(self, key: bytes) -> None:
-        """Let the note of a key say that another node changed the key."""
-        note = self._notes.get(key)
-        if note is not None:
+        """Let the notes of a key say that another node changed the key."""
+        notes = self._updates.get(key, set())
+        for note in (*notes, self._notes[key]) if key in self._notes else notes:
             note.is_outdated = True
 
     def outdate_all(self, prefix: bytes) -> None:
         """Let the notes of every key with this beginning say so."""
-        for key, note in self._notes.items():
-            if key.startswith(prefix):
-                note.is_outdated = True
+        for key in [key for key in (*self._notes, *self._updates) if key.startswith(prefix)]:
+            self.outdate(key)
 
     def drop_all(self, prefix: bytes = b"") -> None:
         """Drop the notes of every key with this beginning."""
-        for key in [key for key in self._notes if key.startswith(prefix)]:
-            del self._notes[key]
+        for notes in (self._notes, self._updates):
+            for key in [key for key in notes if key.startswith(prefix)]:
+                del notes[key]

@@ -82,11 +82,13 @@ class Reads:
         """Return what is known of a key without asking, None when nothing is."""
         write = self._writer.peek(full)
         if write is not None:
-            return Known(self._alive(None if write.value is None else Entry(write.value, write.expires_at)))
+            return Known(
+                self._alive(None if write.value is None else Entry(write.value, write.expires_at, write.version))
+            )
         unsettled = self._tiers.unsettled
         if not unsettled:
             return None
-        kept = self._alive(unsettled.kept(full))
+        kept = self._alive(unsettled.served(full))
         return Known(kept) if kept is not None or unsettled.is_unknown(full) else None
 
     async def aclose(self) -> None:
@@ -154,5 +156,5 @@ class Reads:
             return known.entry if known is not None else await memory.get(room.kind, key)
         if entry is not None and not note.is_outdated and not await memory.exists(room.kind, key):
             room.fills += 1
-            await memory.set(room.kind, key, entry.value, entry.expires_at)
+            await memory.set_many(room.kind, {key: entry})
         return entry

@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from oidc_middleware.cache.hybrid.caretaker import Caretaker
+from oidc_middleware.cache.hybrid.conditional import Conditional
 from oidc_middleware.cache.hybrid.follower import Follower
 from oidc_middleware.cache.hybrid.reads import Reads
 from oidc_middleware.cache.hybrid.tiers import Tiers
@@ -29,6 +30,7 @@ class Session:
         self.loop: AbstractEventLoop = asyncio.get_running_loop()
         self.writes: Writes = writes
         self.reads: Reads = Reads(tiers, writes.writer)
+        self.conditional: Conditional = Conditional(tiers, self.reads, writes)
         self.caretaker: Caretaker = Caretaker(tiers, writes, clock, random)
         self.follower: Follower = follower
         self._calls: set[Task[Any]] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from oidc_middleware.cache.backend import Entry
 from oidc_middleware.cache.changes import Change
@@ -29,45 +29,52 @@ class Writes:
             self._send, tiers.budget, max_items=queue_size, max_bytes=queue_bytes, on_lost=self._account_for
         )
 
-    async def add(self, room: Room, key: bytes, entry: Entry) -> bool:
-        """Add an entry to the shared tier, then to memory unless the key changed meanwhile; tell whether it was new.
-
-        Raises:
-            BackendUnavailable: nobody knows whether it was added.
-        """
-        tiers, full = self._tiers, room.prefix + key
-        note = tiers.placeholders.put(full)
-        try:
-            added = await self.try_to_add(room, key, entry)
-        finally:
-            is_newest = tiers.placeholders.take(full, note) and not note.is_outdated
-        if added and is_newest:
-            await tiers.memory.set(room.kind, key, *entry)
-        return added
-
     async def try_to_add(self, room: Room, key: bytes, entry: Entry) -> bool:
         """Add an entry to the shared tier alone; tell whether it was new there.
 
         Raises:
             BackendUnavailable: nobody knows whether it was added.
         """
+        return await self._try(room, key, lambda: self._tiers.shared.add(room.kind, key, *entry))
+
+    async def try_to_update(self, room: Room, key: bytes, entry: Entry) -> bool:
+        """Put an entry in the place of an older version in the shared tier alone; tell whether there was one.
+
+        Raises:
+            BackendUnavailable: nobody knows whether it was done.
+        """
+        return await self._try(room, key, lambda: self._tiers.shared.update(room.kind, key, *entry))
+
+    async def make_up(self, room: Room, key: bytes, entry: Entry) -> bool:
+        """Add an entry that is kept as one to be added, or put it in the place of an older version.
+
+        Of one whose birth has an unknown outcome the tier may have an older version. Returns whether it has this one.
+
+        Raises:
+            BackendUnavailable: nobody knows.
+        """
+        if self._tiers.unsettled.is_born(room.prefix + key) and await self.try_to_add(room, key, entry):
+            return True
+        return entry.version > 0 and await self.try_to_update(room, key, entry)
+
+    async def _try(self, room: Room, key: bytes, work: Callable[[], Awaitable[bool]]) -> bool:
         tiers, standing = self._tiers, self._tiers.standing
         if not standing.writes.is_closed:
             raise standing.refusal(standing.writes)
         failure: BackendUnavailable | None = None
-        added = False
+        stored = False
         try:
             async with asyncio.timeout(tiers.patience):
-                added = await tiers.shared.add(room.kind, key, *entry)
+                stored = await work()
         except Exception as error:  # noqa: BLE001  whatever a tier raises belongs to who asked
             failure = failure_of(error)
         standing.report(standing.writes, failure)
         if failure is not None:
             raise failure
-        if added:
+        if stored:
             room.writes += 1
             self.tell([Change(room.kind.name, frozenset({key}))])
-        return added
+        return stored
 
     async def delete(self, full: bytes) -> None:
         """Delete a key in the shared tier, after everything that waits to be written.
@@ -129,8 +136,8 @@ class Writes:
         tiers = self._tiers
         room, _ = tiers.rooms.split(write.key)
         if write.value is not None and room.kind.name in tiers.irreplaceable:
-            if room.kind.coherence == "replicated" or tiers.unsettled.kept(write.key) is not None:
-                tiers.unsettled.must_add(write.key, Entry(write.value, write.expires_at))
+            if room.kind.coherence == "replicated" or tiers.unsettled.is_born(write.key):
+                tiers.unsettled.must_add(write.key, Entry(write.value, write.expires_at, write.version))
         elif not tiers.unsettled.must_delete(write.key) and room.kind.coherence != "replicated":
             tiers.unsettled.must_clear(room.prefix)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from asyncio import get_running_loop
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.backend import Counts, Entry, Health, checked_entry
 from oidc_middleware.cache.changes import Change
 from oidc_middleware.cache.redis.link import connector
 from oidc_middleware.cache.redis.session import Limits, Session
@@ -124,28 +124,45 @@ class RedisBackend:
             TypeError: `value` is not bytes-like.
             BackendUnavailable: it failed, or was not done in time and may still be; there is no room; after `close`.
         """
-        write = self._write(kind, key, checked_value(value), checked_end(expires_at))
+        write = self._write(kind, key, checked_entry(value, expires_at))
         await self._open().writer.write(write, wait=_must_wait(kind, wait))
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless there is an entry, and wait for it; tell whether it was stored.
 
         Raises:
-            ValueError: `expires_at` is not a finite number.
-            TypeError: `value` is not bytes-like.
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
             BackendUnavailable: nobody knows whether it was stored; after `close`.
         """
-        value, end = checked_value(value), checked_end(expires_at)
+        return await self._store_if(Session.add, kind, key, checked_entry(value, expires_at, version))
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        """Replace an entry of a lower version, and wait for it; tell whether that was done.
+
+        That is a script, which the user of the URL must be permitted to run: `EVALSHA` and `EVAL`.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
+            BackendUnavailable: nobody knows whether it was done; after `close`.
+        """
+        return await self._store_if(Session.update, kind, key, checked_entry(value, expires_at, version))
+
+    async def _store_if(
+        self, way: Callable[[Session, Write], Awaitable[bool]], kind: CacheType, key: bytes, entry: Entry
+    ) -> bool:
+        """Store an entry after everything that waits of its key, if what is there then allows it."""
         session, room = self._open(), self._rooms[kind.name]
         full = room.prefix + key
-        if len(full) + len(value) > self._max_value_bytes:
+        if len(full) + len(entry.value) > self._max_value_bytes:
             room.refused += 1
             return False
         if session.writer.peek(full) is not None:
             await session.writer.flush()
-        added = await session.add(Write(full, value, end))
-        room.sets += added
-        return added
+        stored = await way(session, Write(full, entry.value, entry.expires_at, version=entry.version))
+        room.sets += stored
+        return stored
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
@@ -175,10 +192,10 @@ class RedisBackend:
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
-        """Do what `set` does, for many; when one of them is wrong, none is stored."""
-        checked = [(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()]
+        """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
+        checked = {key: checked_entry(*entry) for key, entry in entries.items()}
         writer = self._open().writer
-        writes = [self._write(kind, key, value, end) for key, value, end in checked]
+        writes = [self._write(kind, key, entry) for key, entry in checked.items()]
         await writer.write_many(writes, wait=_must_wait(kind, wait))
 
     async def changes(self) -> AsyncGenerator[Change]:
@@ -277,14 +294,16 @@ class RedisBackend:
             room.refused += 1
         return None
 
-    def _write(self, kind: CacheType, key: bytes, value: bytes, end: float) -> Write:
+    def _write(self, kind: CacheType, key: bytes, entry: Entry) -> Write:
         room = self._rooms[kind.name]
         full = room.prefix + key
-        if len(full) + len(value) > self._max_value_bytes:
+        if len(full) + len(entry.value) > self._max_value_bytes:
             room.refused += 1
             return Write(full, None)
         room.sets += 1
-        return Write(full, value, end) if self._now() < end else Write(full, None)
+        if not self._now() < entry.expires_at:
+            return Write(full, None)
+        return Write(full, entry.value, entry.expires_at, version=entry.version)
 
     def _tell_lost(self, writes: Sequence[Write], error: BackendUnavailable) -> None:
         if self._on_lost is not None:
@@ -293,7 +312,7 @@ class RedisBackend:
 
 def _entry_of(write: Write) -> Entry:
     """Return what a queued write makes of its key."""
-    return _GONE if write.value is None else Entry(write.value, write.expires_at)
+    return _GONE if write.value is None else Entry(write.value, write.expires_at, write.version)
 
 
 def _must_wait(kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001

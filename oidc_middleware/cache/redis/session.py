@@ -17,18 +17,22 @@ from oidc_middleware.cache.redis.link import Link, Reply
 from oidc_middleware.cache.redis.notices import Notices, stream_key
 from oidc_middleware.cache.redis.wire import (
     HEADER_SIZE,
+    UPDATE,
+    UPDATE_NAME,
     command,
     eviction_policy,
     milliseconds_left,
     read_end,
     seal_end,
     split_key,
+    time_word,
 )
 from oidc_middleware.cache.writer import GroupCommitWriter, Write
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable
 
 _SCAN_COUNT = b"1000"
+_UNKNOWN_SCRIPT = "NoScriptError"
 _EVICTS = "maxmemory-policy is {}, so that it may drop sessions and revocations for want of room: set it to noeviction"
 _SOURCE_BYTES = 16
 # What a follower's round trip may take besides the time for which the server waits, in seconds.
@@ -132,6 +136,24 @@ class Session:
         (reply,) = await self._write(words)
         return _checked(reply) is not None
 
+    async def update(self, write: Write) -> bool:
+        """Replace a value of a lower version; tell whether that was done. It takes the connection of the writes.
+
+        A server that does not know the script yet, or no longer, is given it.
+        """
+        now = self._clock.now()
+        life = milliseconds_left(write.expires_at, now)
+        if not life:
+            return False
+        stored = seal_end(write.value or b"", write.expires_at, write.version)
+        rest = b"1", write.key, stored, b"%d" % life, time_word(now)
+        self._notices.note(*split_key(self._prefix, write.key))
+        (reply,) = await self._write(command(b"EVALSHA", UPDATE_NAME, *rest))
+        if isinstance(reply, BackendUnavailable) and reply.detail.startswith(_UNKNOWN_SCRIPT):
+            self._notices.note(*split_key(self._prefix, write.key))
+            (reply,) = await self._write(command(b"EVAL", UPDATE, *rest))
+        return bool(_checked(reply))
+
     async def clear(self, kind: str, pattern: bytes) -> None:
         """Delete every key of a type, which matches a pattern of `SCAN`, and tell the others.
 
@@ -226,7 +248,9 @@ def _command_of(write: Write, now: float, *words: bytes) -> bytes | None:
     life = milliseconds_left(write.expires_at, now)
     if write.value is None or not life:
         return None
-    return command(b"SET", write.key, seal_end(write.value, write.expires_at), b"PX", b"%d" % life, *words)
+    return command(
+        b"SET", write.key, seal_end(write.value, write.expires_at, write.version), b"PX", b"%d" % life, *words
+    )
 
 
 def _lives(header: Any, now: float) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
+from typing import Final
 
-from oidc_middleware.cache.backend import Entry
+from oidc_middleware.cache.backend import VERSIONS, Entry
 
-_HEADER = struct.Struct(">Bd")
+_HEADER = struct.Struct(">BdQ")
 HEADER_SIZE = _HEADER.size
 """The bytes before a value."""
 
-_VERSION = 1
+_FORMAT = 2
+_TIME = struct.Struct(">d")
 _NEVER = math.inf
 _LONGEST_LIFE = 100 * 365 * 86_400.0
 """Redis computes ends in 64-bit milliseconds and refuses what overflows; nothing here lives for a century."""
@@ -34,19 +37,40 @@ def glob_of(literal: bytes) -> bytes:
     return escaped + b"*"
 
 
-def seal_end(value: bytes, expires_at: float) -> bytes:
-    """Return a value with its absolute end before it: what Redis knows about ends is relative to another clock."""
-    return _HEADER.pack(_VERSION, expires_at) + value
+def seal_end(value: bytes, expires_at: float, version: int = 0) -> bytes:
+    """Return a value behind its absolute end, for those that Redis knows go by another clock, and its version."""
+    return _HEADER.pack(_FORMAT, expires_at, version) + value
 
 
 def read_end(stored: bytes) -> Entry | None:
     """Return what `seal_end` made, None for anything else that lies in Redis."""
     if len(stored) < HEADER_SIZE:
         return None
-    version, expires_at = _HEADER.unpack_from(stored)
-    if version != _VERSION or not -_NEVER < expires_at < _NEVER:
+    written_as, expires_at, version = _HEADER.unpack_from(stored)
+    if written_as != _FORMAT or not -_NEVER < expires_at < _NEVER or version >= VERSIONS:
         return None
-    return Entry(stored[HEADER_SIZE:], expires_at)
+    return Entry(stored[HEADER_SIZE:], expires_at, version)
+
+
+UPDATE: Final = b"""
+local format, ends, version = struct.unpack('>BdI8', ARGV[1])
+local before = redis.pcall('GETRANGE', KEYS[1], 0, 16)
+if type(before) == 'table' then return string.find(before.err, 'WRONGTYPE', 1, true) and 0 or before end
+if #before < 17 then return 0 end
+local its_format, its_end, its_version = struct.unpack('>BdI8', before)
+if its_format ~= format or its_version >= version then return 0 end
+if not (its_end > struct.unpack('>d', ARGV[3])) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+"""Replaces a value of a lower version that has not ended: what is stored, its life in ms, and the sender's time."""
+UPDATE_NAME: Final[bytes] = hashlib.sha1(UPDATE, usedforsecurity=False).hexdigest().encode()
+"""What `EVALSHA` calls it."""
+
+
+def time_word(now: float) -> bytes:
+    """Return a time as the script reads it: exact, which decimal digits on the way to Lua are not."""
+    return _TIME.pack(now)
 
 
 def server_identity(*infos: bytes) -> tuple[bytes, ...]:

@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from functools import partial
 from itertools import islice
 from sqlite3 import Connection
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
-from oidc_middleware.cache.backend import Counts, Entry, Health, checked_end, checked_value
+from oidc_middleware.cache.backend import VERSIONS, Counts, Entry, Health, checked_entry
 from oidc_middleware.cache.changes import Change
 from oidc_middleware.cache.sqlite.tables import Transaction, is_alive
 from oidc_middleware.cache.sqlite.watch import Watch
@@ -30,6 +30,7 @@ _WRITTEN_TOGETHER = 512
 _DRAIN = 5.0
 # Between two tries of a read that found the file locked, in seconds.
 _PAUSE = 0.002
+_NOTHING = Entry(b"", -math.inf)
 
 
 class SqliteBackend:
@@ -85,22 +86,36 @@ class SqliteBackend:
             TypeError: `value` is not bytes-like.
             BackendUnavailable: it was not stored, or nobody knows; also after `close`.
         """
-        await self._store(kind, [(key, checked_value(value), checked_end(expires_at))])
+        await self._store(kind, [(key, checked_entry(value, expires_at))])
 
-    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float) -> bool:
+    async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless there is an entry; tell whether it was stored.
 
         Raises:
-            ValueError: `expires_at` is not a finite number.
-            TypeError: `value` is not bytes-like.
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
             BackendUnavailable: nobody knows whether it was stored; after `close`.
         """
-        value, end = checked_value(value), checked_end(expires_at)
-        size = len(key) + len(value)
+        return await self._store_if(Transaction.add, kind, key, checked_entry(value, expires_at, version))
+
+    async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
+        """Replace an entry of a lower version; tell whether that was done.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: `value` is not bytes-like, or `version` no integer.
+            BackendUnavailable: nobody knows whether it was done; after `close`.
+        """
+        return await self._store_if(Transaction.update, kind, key, checked_entry(value, expires_at, version))
+
+    async def _store_if(
+        self, way: Callable[[Transaction, CacheType, bytes, Entry], bool], kind: CacheType, key: bytes, entry: Entry
+    ) -> bool:
+        size = len(key) + len(entry.value)
         if size > _LARGEST:
             self._worker.tallies[kind.name].refused += 1
             return False
-        return await self._do(lambda transaction: transaction.add(kind, key, value, end), size)
+        return await self._do(lambda transaction: way(transaction, kind, key, entry), size)
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one.
@@ -149,12 +164,12 @@ class SqliteBackend:
         return found
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: ARG002, FBT001
-        """Do what `set` does, for many; when one of them is wrong, none is stored.
+        """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored.
 
         Raises:
             BackendUnavailable: not all were stored, or nobody knows.
         """
-        left = iter([(key, checked_value(value), checked_end(end)) for key, (value, end) in entries.items()])
+        left = iter([(key, checked_entry(*entry)) for key, entry in entries.items()])
         while some := list(islice(left, _WRITTEN_TOGETHER)):
             await self._store(kind, some)
 
@@ -224,27 +239,26 @@ class SqliteBackend:
         """Make the writes that wait, for 5 seconds at most, and close the file; a second time does nothing."""
         await self._worker.close(_DRAIN)
 
-    async def _store(self, kind: CacheType, entries: Sequence[tuple[bytes, bytes, float]]) -> None:
-        refused = [len(key) + len(value) > _LARGEST for key, value, _ in entries]
-        # What the key had before is outdated and goes.
-        ends = [-math.inf if no else end for no, (_, _, end) in zip(refused, entries, strict=True)]
+    async def _store(self, kind: CacheType, entries: Sequence[tuple[bytes, Entry]]) -> None:
+        refused = [len(key) + len(entry.value) > _LARGEST for key, entry in entries]
 
         def write(transaction: Transaction) -> None:
-            for (key, value, _), end in zip(entries, ends, strict=True):
-                transaction.set(kind, key, value, end)
+            for (key, entry), no in zip(entries, refused, strict=True):
+                # What the key had before is outdated and goes.
+                transaction.set(kind, key, _NOTHING if no else entry)
 
-        await self._do(write, sum(len(key) + len(value) for key, value, _ in entries))
+        await self._do(write, sum(len(key) + len(entry.value) for key, entry in entries))
         self._worker.tallies[kind.name].refused += sum(refused)
 
-    def _entry(self, kind: CacheType, row: tuple[object, object] | None) -> Entry | None:
+    def _entry(self, kind: CacheType, row: tuple[object, object, object] | None) -> Entry | None:
         """Return a row as an entry, None when its end has come or nobody can have meant it; count it."""
         tally = self._worker.tallies[kind.name]
         if row is not None:
-            value, ends = row
-            if isinstance(value, bytes) and isinstance(ends, float) and ends < math.inf:
+            value, ends, version = row
+            if isinstance(value, bytes) and isinstance(ends, float) and ends < math.inf and _is_version(version):
                 if self._clock.now() < ends:
                     tally.hits += 1
-                    return Entry(value, ends)
+                    return Entry(value, ends, version)
             else:
                 tally.refused += 1
         tally.misses += 1
@@ -293,5 +307,9 @@ class SqliteBackend:
             future.set_exception(BackendUnavailable(detail, "timeout"))
 
 
-def _read_all(select: str, keys: list[bytes], db: Connection) -> list[tuple[bytes, float] | None]:
+def _is_version(found: object) -> TypeGuard[int]:
+    return isinstance(found, int) and 0 <= found < VERSIONS
+
+
+def _read_all(select: str, keys: list[bytes], db: Connection) -> list[tuple[bytes, float, int] | None]:
     return [db.execute(select, (key,)).fetchone() for key in keys]

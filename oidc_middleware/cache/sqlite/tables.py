@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
 
+from oidc_middleware.cache.backend import Entry
 from oidc_middleware.cache.changes import packed
 from oidc_middleware.cache.types import CacheType
 
-VERSION = 1
+VERSION = 2
 """Changes with every change of the tables: a file of another version is not read."""
 
 KEPT_CHANGES = 1024
@@ -22,6 +23,7 @@ _SWEPT = 64
 _EVICTED = 1024
 _CLEARED = 2048
 _CLEARED_AT_ONCE = 16_384
+_COLUMNS = "key BLOB PRIMARY KEY, ends REAL NOT NULL, version INTEGER NOT NULL, value BLOB NOT NULL"
 _Told = dict[str, list[bytes] | None]
 
 
@@ -52,7 +54,7 @@ def schema(kinds: Iterable[str]) -> list[str]:
         name = table(kind)
         # With its end before the value, looking for the end never reads a long value's further pages.
         statements += [
-            f"CREATE TABLE IF NOT EXISTS {name} (key BLOB PRIMARY KEY, ends REAL NOT NULL, value BLOB NOT NULL)",
+            f"CREATE TABLE IF NOT EXISTS {name} ({_COLUMNS})",
             f'CREATE INDEX IF NOT EXISTS {name[:-1]}_ends" ON {name} (ends)',
         ]
     return statements
@@ -72,10 +74,10 @@ class Statements:
         def over(statement: str) -> str:
             return statement.replace("@", table(kind))
 
-        self.select: str = over("SELECT value, ends FROM @ WHERE key = ?")
-        self.find: str = over("SELECT length(key) + length(value), ends FROM @ WHERE key = ?")
-        self.update: str = over("UPDATE @ SET ends = ?, value = ? WHERE key = ?")
-        self.insert: str = over("INSERT INTO @ (ends, value, key) VALUES (?, ?, ?)")
+        self.select: str = over("SELECT value, ends, version FROM @ WHERE key = ?")
+        self.find: str = over("SELECT length(key) + length(value), ends, version FROM @ WHERE key = ?")
+        self.update: str = over("UPDATE @ SET ends = ?, version = ?, value = ? WHERE key = ?")
+        self.insert: str = over("INSERT INTO @ (ends, version, value, key) VALUES (?, ?, ?, ?)")
         self.delete: str = over("DELETE FROM @ WHERE key = ?")
         self.clear: str = over("DELETE FROM @")
         oldest = "(SELECT rowid FROM @ WHERE rowid <= ? ORDER BY rowid LIMIT ?)"
@@ -102,14 +104,15 @@ class Transaction:
         self._told_bytes = 0
         self._counts: dict[str, Tally] = {}
 
-    def set(self, kind: CacheType, key: bytes, value: bytes, ends: float) -> None:
-        """Store a value; one whose end has come deletes the key."""
+    def set(self, kind: CacheType, key: bytes, entry: Entry) -> None:
+        """Store an entry; one whose end has come deletes the key."""
+        value, ends, version = entry
         if self._now >= ends:
             self.delete(kind, key)
             return
         of = self._statements[kind.name]
         row = self._db.execute(of.find, (key,)).fetchone()
-        self._db.execute(of.insert if row is None else of.update, (ends, value, key))
+        self._db.execute(of.insert if row is None else of.update, (ends, version, value, key))
         size = len(key) + len(value)
         self._add(kind.name, 1 if row is None else 0, size if row is None else size - row[0])
         self._count(kind.name).sets += 1
@@ -117,13 +120,25 @@ class Transaction:
         if kind.coherence == "replicated" or (kind.coherence == "invalidated" and row is not None):
             self._tell(kind.name, key)
 
-    def add(self, kind: CacheType, key: bytes, value: bytes, ends: float) -> bool:
-        """Store a value where there is none that lives; tell whether it was stored."""
-        row = self._db.execute(self._statements[kind.name].find, (key,)).fetchone()
-        if self._now >= ends or (row is not None and is_alive(row[1], self._now)):
+    def add(self, kind: CacheType, key: bytes, entry: Entry) -> bool:
+        """Store an entry where there is none that lives; tell whether it was stored."""
+        if self._now >= entry.expires_at or self._version(kind, key) is not None:
             return False
-        self.set(kind, key, value, ends)
+        self.set(kind, key, entry)
         return True
+
+    def update(self, kind: CacheType, key: bytes, entry: Entry) -> bool:
+        """Store an entry where one of a lower version lives; tell whether it was stored."""
+        version = self._version(kind, key)
+        if self._now >= entry.expires_at or version is None or version >= entry.version:
+            return False
+        self.set(kind, key, entry)
+        return True
+
+    def _version(self, kind: CacheType, key: bytes) -> int | None:
+        """Return the version of what lives under a key, None when nothing does."""
+        row = self._db.execute(self._statements[kind.name].find, (key,)).fetchone()
+        return row[2] if row is not None and is_alive(row[1], self._now) else None
 
     def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete an entry; tell whether there was one that had not ended."""

@@ -12,11 +12,12 @@ from oidc_middleware.testing.contract.adding import AddContract
 from oidc_middleware.testing.contract.calls import CallsContract
 from oidc_middleware.testing.contract.contents import ContentsContract
 from oidc_middleware.testing.contract.lives import LivesContract
+from oidc_middleware.testing.contract.updating import UpdateContract
 
 __all__ = ["BackendContract"]
 
 
-class BackendContract(LivesContract, ContentsContract, CallsContract, AddContract):
+class BackendContract(LivesContract, ContentsContract, CallsContract, AddContract, UpdateContract):
     """The suite. Derive a class `Test…` from it, with two fixtures of your own.
 
     `clock` gives a `ManualClock`, and `backend` an empty `Backend` that goes by it. They must be made anew for each
@@ -25,7 +26,7 @@ class BackendContract(LivesContract, ContentsContract, CallsContract, AddContrac
     A tier that does not know what it holds has a `test_ping_and_stats` of its own.
     """
 
-    pytestmark = pytest.mark.anyio
+    pytestmark: pytest.MarkDecorator = pytest.mark.anyio
 
     @pytest.fixture(scope="session")
     @classmethod

@@ -77,5 +77,7 @@ class CallsContract:
         with pytest.raises(BackendUnavailable, match="closed"):
             await backend.add(TOKEN, b"other", b"v", clock.now() + HOUR)
         with pytest.raises(BackendUnavailable, match="closed"):
+            await backend.update(TOKEN, b"k", b"w", clock.now() + HOUR, 1)
+        with pytest.raises(BackendUnavailable, match="closed"):
             await backend.set_many(TOKEN, {b"k": Entry(b"v", clock.now() + HOUR)})
         assert not (await backend.ping()).healthy
