@@ -103,6 +103,7 @@ class Sealer:
         )
         """By key id what nodes compare to learn whether they have the same secrets; it tells nothing about them."""
         self._naming = lru_cache(_KEPT)(self._derive_naming)
+        self._namings = lru_cache(_KEPT)(lambda kind_name: [self._naming(key_id, kind_name) for key_id in self._roots])
         self._box = lru_cache(_KEPT)(self._derive_box)
         self._sealed = self._opened = self._expired = 0
         self._refused = dict.fromkeys(_REFUSALS, 0)
@@ -118,6 +119,15 @@ class Sealer:
     def digests(self, kind_name: str, key: bytes) -> tuple[bytes, ...]:
         """Return every name under which the entry may lie, one a secret, that of the first one first."""
         return tuple(self._name(key_id, kind_name, key) for key_id in self._roots)
+
+    def names(self, kind_name: str, key: bytes) -> list[bytes]:
+        """Return what `digests` does, each without namespace and type: for a store that knows those."""
+        names = []
+        for naming in self._namings(kind_name):
+            keyed = naming.keyed.copy()
+            keyed.update(key)
+            names.append(naming.short + b2a_base64(keyed.digest(), newline=False))
+        return names
 
     def seal(
         self, kind_name: str, key: bytes, value: bytes, expires_at: float, now: float, *, version: int = 0
@@ -189,7 +199,8 @@ class Sealer:
     def _derive_naming(self, key_id: bytes, kind_name: str) -> _Naming:
         kind = kind_name.encode()
         key = self._roots[key_id].derive(64, b"name", bytes([_FORMAT]), self.namespace, kind)
-        return _Naming(b":".join((self.namespace, kind, key_id, b"")), blake2b(key=key, digest_size=_DIGEST_BYTES))
+        prefix = b":".join((self.namespace, kind, key_id, b""))
+        return _Naming(prefix, key_id + b":", blake2b(key=key, digest_size=_DIGEST_BYTES))
 
     def _derive_box(self, kind_name: str, header: bytes) -> _Box:
         parts = header, self.namespace, kind_name.encode()
@@ -198,9 +209,10 @@ class Sealer:
 
 
 class _Naming(NamedTuple):
-    """What begins the names of a type under one secret, and the keyed hash that ends them."""
+    """What begins the names of a type under one secret (`short`: its last part alone), and the hash that ends them."""
 
     prefix: bytes
+    short: bytes
     keyed: blake2b
 
 

@@ -21,8 +21,8 @@ class _Names:
     """
 
     def __init__(self, life: float, most: int, now: float) -> None:
-        self.asked: dict[bytes, tuple[bytes, int]] = {}
-        """Names that are being asked for, with their keys and the number of those who ask."""
+        self.asked: list[dict[bytes, bytes]] = []
+        """For each question under way, the names that it asks for with their keys."""
         self._life = life
         self._most = most
         self._young: dict[bytes, bytes] = {}
@@ -33,20 +33,21 @@ class _Names:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def remember(self, key: bytes, names: Iterable[bytes], now: float) -> None:
-        """Remember the names of a key from now on."""
+    def remember(self, names: Mapping[bytes, bytes], now: float) -> None:
+        """Remember the keys of names from now on."""
         is_full = len(self._young) >= self._most
         if is_full or now - self._born_at >= self._life:
             if self._old:
                 self._blind_until = self._born_at + self._life  # in the past, if it is time
             self._old, self._young, self._born_at = self._young, {}, now
-        for name in names:
-            self._young[name] = key
+        self._young.update(names)
 
     def key_of(self, name: bytes) -> bytes | None:
         """Return the key of a name, None when nothing in memory can be of it, or the type is blind."""
-        asked = self.asked.get(name)
-        return asked[0] if asked is not None else self._young.get(name, self._old.get(name))
+        for known in (*self.asked, self._young, self._old):
+            if name in known:
+                return known[name]
+        return None
 
     def is_blind(self, now: float) -> bool:
         """Tell whether an unknown name may be that of something in memory."""
@@ -70,28 +71,17 @@ class KeysByName:
 
     def remember(self, kind: CacheType, names: Mapping[bytes, Iterable[bytes]]) -> None:
         """Remember the names of keys: what is under them is written here, or was found."""
-        known, now = self._of(kind), self._now()
-        for key, some in names.items():
-            known.remember(key, some, now)
+        self._of(kind).remember(_by_name(names), self._now())
 
     @contextmanager
     def asking(self, kind: CacheType, names: Mapping[bytes, Iterable[bytes]]) -> Iterator[None]:
         """Know the names of keys while somebody asks for them."""
-        asked = self._of(kind).asked
-        for key, some in names.items():
-            for name in some:
-                _, count = asked.get(name, (key, 0))
-                asked[name] = key, count + 1
+        asked, question = self._of(kind).asked, _by_name(names)
+        asked.append(question)
         try:
             yield
         finally:
-            for key, some in names.items():
-                for name in some:
-                    _, count = asked[name]
-                    if count == 1:
-                        del asked[name]
-                    else:
-                        asked[name] = key, count - 1
+            asked[:] = [other for other in asked if other is not question]
 
     def translate(self, change: Change) -> Change | None:
         """Return a change of names as one of keys, None when it is about nothing that memory may have."""
@@ -112,3 +102,7 @@ class KeysByName:
             life = math.inf if kind.l1_life is None else kind.l1_life + _MARGIN
             names = self._types[kind.name] = _Names(life, self._most, self._now())
         return names
+
+
+def _by_name(names: Mapping[bytes, Iterable[bytes]]) -> dict[bytes, bytes]:
+    return {name: key for key, some in names.items() for name in some}

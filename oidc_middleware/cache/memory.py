@@ -61,6 +61,18 @@ class MemoryBackend:
         """Let every entry of the type end now."""
         self._shelves[kind.name].expire_all()
 
+    def holds(self, kind: CacheType, key: bytes) -> bool:
+        """Tell whether there is an entry, without waiting. Counts as no hit."""
+        return self._shelves[kind.name].end_of(key) is not None
+
+    def find(self, kind: CacheType, key: bytes) -> Entry | None:
+        """Return the entry, without waiting."""
+        return self._read(kind, key)
+
+    def fill(self, kind: CacheType, key: bytes, entry: Entry) -> None:
+        """Keep what another tier has, without waiting; what cannot be decoded is refused and counted."""
+        self._write(kind, key, entry)
+
     def version_of(self, kind: CacheType, key: bytes) -> int | None:
         """Return the version of the entry, None when there is none. Counts as no hit."""
         return self._shelves[kind.name].version_of(key)

@@ -132,10 +132,11 @@ class SealedBackend:
         blobs = await self._backend.get_many(kind, [name for some in names.values() for name in some])
         found: dict[bytes, Entry] = {}
         for key, some in names.items():
-            opened = (self._opened(kind, key, blobs.get(name)) for name in some)
-            entry = next((entry for entry in opened if entry is not None), None)
-            if entry is not None:
-                found[key] = entry
+            for name in some:
+                entry = self._opened(kind, key, blobs.get(name))
+                if entry is not None:
+                    found[key] = entry
+                    break
         return found
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
@@ -188,10 +189,7 @@ class SealedBackend:
 
     def _names(self, kind: CacheType, key: bytes) -> list[bytes]:
         """Return every name of an entry without namespace and type: the tier beneath knows those."""
-        return [name[self._beginning(kind) :] for name in self._sealer.digests(kind.name, key)]
-
-    def _beginning(self, kind: CacheType) -> int:
-        return len(self._sealer.namespace) + len(kind.name) + 2
+        return self._sealer.names(kind.name, key)
 
     def _remember(self, kind: CacheType, names: _Names) -> None:
         """Remember the names of what is written: memory above has it, too."""

@@ -132,8 +132,8 @@ class HybridBackend:
             BackendUnavailable: the shared tier cannot be asked, and the type is irreplaceable; after `close`.
         """
         room = self._tiers.rooms.of(kind)
-        if await self._memory.exists(kind, key):
-            return await self._memory.get(kind, key)
+        if self._memory.holds(kind, key):
+            return self._memory.find(kind, key)
         return self._counted(room, await self._read(room, key))
 
     async def exists(self, kind: CacheType, key: bytes) -> bool:
@@ -142,7 +142,7 @@ class HybridBackend:
         Raises:
             BackendUnavailable: as `get` does.
         """
-        return await self._memory.exists(kind, key) or await self._read(self._tiers.rooms.of(kind), key) is not None
+        return self._memory.holds(kind, key) or await self._read(self._tiers.rooms.of(kind), key) is not None
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are, by key.
@@ -152,7 +152,7 @@ class HybridBackend:
         """
         room = self._tiers.rooms.of(kind)
         wanted = list(dict.fromkeys(keys))
-        near = [key for key in wanted if await self._memory.exists(kind, key)]
+        near = [key for key in wanted if self._memory.holds(kind, key)]
         entries = await self._memory.get_many(kind, near)
         far = [key for key in wanted if key not in entries]
         if not far:

@@ -107,27 +107,28 @@ class Reads:
         """Read a batch: what became known while the keys waited is not asked for."""
         self._check()
         answers: dict[bytes, _Answer] = {}
-        rooms: dict[bytes, tuple[Room, list[bytes]]] = {}
+        by_type: dict[bytes, list[bytes]] = {}
+        knows_some = bool(self._writer) or bool(self._tiers.unsettled)
         for full in keys:
-            known = self.known(full)
+            known = self.known(full) if knows_some else None
             if known is not None:
                 answers[full] = known.entry
-                continue
-            room, key = self._tiers.rooms.split(full)
-            rooms.setdefault(room.prefix, (room, []))[1].append(key)
-        if len(rooms) == 1:
-            ((room, wanted),) = rooms.values()
-            answers |= await self._ask(room, wanted)
+            else:
+                by_type.setdefault(self._tiers.rooms.prefix_of(full), []).append(full)
+        if len(by_type) == 1:
+            (wanted,) = by_type.values()
+            answers |= await self._ask(wanted)
         else:
-            for found in await asyncio.gather(*(self._ask(room, wanted) for room, wanted in rooms.values())):
+            for found in await asyncio.gather(*map(self._ask, by_type.values())):
                 answers |= found
         return [answers[full] for full in keys]
 
-    async def _ask(self, room: Room, keys: Sequence[bytes]) -> dict[bytes, _Answer]:
-        """Ask for keys of one type; return what came of each, by its key with the prefix."""
+    async def _ask(self, fulls: Sequence[bytes]) -> dict[bytes, _Answer]:
+        """Ask for keys of one type; return what came of each."""
         tiers = self._tiers
-        standing = tiers.standing
-        notes = [tiers.placeholders.put(room.prefix + key) for key in keys]
+        standing, (room, _) = tiers.standing, tiers.rooms.split(fulls[0])
+        keys = [tiers.rooms.split(full)[1] for full in fulls]
+        notes = list(map(tiers.placeholders.put, fulls))
         failure: BackendUnavailable | None = None
         entries: dict[bytes, Entry] = {}
         try:
@@ -136,16 +137,16 @@ class Reads:
         except Exception as error:  # noqa: BLE001  whatever a tier raises belongs to those who asked
             failure = failure_of(error)
         finally:
-            stand = [tiers.placeholders.take(room.prefix + key, note) for key, note in zip(keys, notes, strict=True)]
+            stand = list(map(tiers.placeholders.take, fulls, notes))
         standing.report(standing.reads, failure)
         if failure is not None:
-            return {room.prefix + key: failure for key in keys}
+            return dict.fromkeys(fulls, failure)
         return {
-            room.prefix + key: await self._arrive(room, key, self._alive(entries.get(key)), note if stands else None)
-            for key, note, stands in zip(keys, notes, stand, strict=True)
+            full: self._arrive(room, key, self._alive(entries.get(key)), note if stands else None)
+            for full, key, note, stands in zip(fulls, keys, notes, stand, strict=True)
         }
 
-    async def _arrive(self, room: Room, key: bytes, entry: Entry | None, note: Note | None) -> Entry | None:
+    def _arrive(self, room: Room, key: bytes, entry: Entry | None, note: Note | None) -> Entry | None:
         """Fill memory with an answer unless there is something newer, here or elsewhere; return the newest known here.
 
         Who asked did so before another node's change was known here: the answer is good for him, and not to be kept.
@@ -153,8 +154,8 @@ class Reads:
         memory = self._tiers.memory
         if note is None:
             known = self.known(room.prefix + key)
-            return known.entry if known is not None else await memory.get(room.kind, key)
-        if entry is not None and not note.is_outdated and not await memory.exists(room.kind, key):
+            return known.entry if known is not None else memory.find(room.kind, key)
+        if entry is not None and not note.is_outdated and not memory.holds(room.kind, key):
             room.fills += 1
-            await memory.set_many(room.kind, {key: entry})
+            memory.fill(room.kind, key, entry)
         return entry

@@ -48,6 +48,11 @@ class Rooms:
         room = self._by_name.get(name)
         return None if room is None else room.kind
 
+    @staticmethod
+    def prefix_of(full: bytes) -> bytes:
+        """Return the prefix of a key with its prefix."""
+        return full[:_PREFIX_BYTES]
+
     def split(self, full: bytes) -> tuple[Room, bytes]:
         """Return the room and the key of a key with its prefix."""
         return self._by_prefix[full[:_PREFIX_BYTES]], full[_PREFIX_BYTES:]
