@@ -170,6 +170,28 @@ class TestAServerThatHangs:
         assert news[0] is True
         assert news[-1] is False
 
+    async def test_a_full_queue_ends_no_session_and_takes_back_no_revocation(
+        self, redis_server: RedisServer, open_node: OpenNode
+    ) -> None:
+        """Y-queue-overflow: what has no other source does not become a delete when room is needed."""
+        async with proxy_of(redis_server) as proxy:
+            node, other = open_node(proxy.url, budget=PATIENCE, queue_size=10), open_node(redis_server.url)
+            await node.hybrid.set(SESSION, b"session", b"begun", end(), wait=True)
+            proxy.to_client = 0.2
+            await node.hybrid.set(GENERAL, b"on the wire", b"v", end())
+            await asyncio.sleep(0.01)
+            await node.hybrid.set(SESSION, b"session", b"touched", end())
+            await node.hybrid.set(BLACKLIST, b"revoked", b"1", end(), wait=False)
+            for number in range(30):
+                await node.hybrid.set(GENERAL, b"%d" % number, b"v", end())
+            assert node.hybrid.overview().writer.dropped == 22
+            proxy.to_client = 0.0
+            await node.recovered()
+            entry = await other.hybrid.get(SESSION, b"session")
+            assert entry is not None
+            assert entry.value == b"touched"
+            assert await other.hybrid.exists(BLACKLIST, b"revoked")
+
 
 class TestAServerThatRefuses:
     @pytest.mark.parametrize(("case", "kind"), [("Y-oom", "full"), ("Y-readonly", "readonly")])

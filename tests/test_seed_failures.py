@@ -38,7 +38,7 @@ REQUEST: ContextVar[Request] = ContextVar("REQUEST")
 
 
 async def test_01_one_error_does_not_blind_the_node(redis_server: RedisServer, open_node: OpenNode) -> None:
-    """The seed left Redis alone for up to 30 s after any one error."""
+    """The seed left Redis alone for up to 30 s after any one error (Y-fallback-window)."""
     async with proxy_of(redis_server) as proxy:
         node = open_node(proxy.url)
         await node.hybrid.set(TOKEN, b"k", b"v", end())
@@ -116,7 +116,7 @@ async def test_02_a_queued_write_keeps_nothing_of_its_request(redis_server: Redi
 async def test_03_a_revocation_during_an_outage_says_so_and_is_made_up_for(
     redis_server: RedisServer, open_node: OpenNode
 ) -> None:
-    """The seed returned success, kept the revocation in memory that evicts, and never told Redis or another node."""
+    """The seed returned success, kept it in memory that evicts, and never told Redis (Y-fallback-writes)."""
     node, other = open_node(redis_server.url), open_node(redis_server.url)
     redis_server.stop()
     await fails(node.hybrid.set(BLACKLIST, b"while it hangs", b"1", end()))
@@ -205,7 +205,7 @@ async def test_06_a_thousand_checks_are_a_handful_of_round_trips(
 async def test_08_a_delete_wins_over_a_set_that_is_queued(
     redis_server: RedisServer, open_node: OpenNode, *, many: bool
 ) -> None:
-    """The seed wrote the queued set after the delete, and the key lived again."""
+    """The seed wrote the queued set after the delete, and the key lived again (Y-order)."""
     node, other = open_node(redis_server.url), open_node(redis_server.url)
     for number in range(50):
         key = b"%d" % number
@@ -238,7 +238,7 @@ async def test_08_of_a_batch_and_a_queued_set_the_later_one_wins(
 
 
 async def test_09_a_read_that_was_overtaken_fills_nothing(redis_server: RedisServer, open_node: OpenNode) -> None:
-    """The seed filled memory in the background with what it had read, over a delete that came meanwhile."""
+    """The seed filled memory in the background with what it had read, over a later delete (Y-backfill-race)."""
     async with proxy_of(redis_server) as proxy:
         node, other = open_node(proxy.url), open_node(redis_server.url)
         for key in (b"deleted", b"replaced", b"ended elsewhere"):

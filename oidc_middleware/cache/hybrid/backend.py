@@ -211,12 +211,14 @@ class HybridBackend:
         for key in entries:
             self._tiers.placeholders.drop(room.prefix + key)
         await self._memory.set_many(kind, entries)
+        droppable = kind.name not in self._tiers.irreplaceable
         writes = [
             Write(
                 room.prefix + key,
                 entry.value if self._is_kept(kind, entry) else None,
                 entry.expires_at,
                 version=entry.version,
+                droppable=droppable,
             )
             for key, entry in entries.items()
         ]
