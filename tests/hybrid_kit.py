@@ -32,7 +32,7 @@ class Node:
 
     def name(self, kind: CacheType, key: bytes) -> bytes:
         """Return the name under which Redis has an entry."""
-        return b"oidc:%b:%b" % (kind.name.encode(), self.sealer.digest(kind.name, key))
+        return self.sealer.digest(kind.name, key)
 
     async def recovered(self) -> None:
         """Wait until the node has made up for an outage, as it does in the background."""
@@ -48,16 +48,10 @@ class Node:
 
 
 def new_node(
-    url: str,
-    *,
-    clock: Clock = CLOCK,
-    budget: float = BUDGET,
-    namespace: str = "app",
-    prefix: bytes = b"oidc",
-    **options: Any,
+    url: str, *, clock: Clock = CLOCK, budget: float = BUDGET, namespace: str = "oidc", **options: Any
 ) -> Node:
-    """Return a node over the Redis at a URL."""
-    redis = RedisBackend(url, clock=clock, budget=budget, prefix=prefix, **options.pop("redis", {}))
+    """Return a node over the Redis at a URL; `redis` among the options holds those of the tier beneath."""
+    redis = RedisBackend(url, clock=clock, budget=budget, prefix=namespace.encode(), **options.pop("redis", {}))
     sealer = Sealer([SECRET], namespace)
     shared = SealedBackend(redis, sealer, clock)
     return Node(HybridBackend(MemoryBackend(clock), shared, clock=clock, budget=budget, **options), redis, sealer)
