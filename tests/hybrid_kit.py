@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import redis.asyncio  # noqa: F401  or the first caller of all waits for this as well
 
 from oidc_middleware.cache import TYPES, CacheType, HybridBackend, MemoryBackend, RedisBackend, SealedBackend, Sealer
 from oidc_middleware.clock import Clock
@@ -48,13 +49,21 @@ class Node:
 
 
 def new_node(
-    url: str, *, clock: Clock = CLOCK, budget: float = BUDGET, namespace: str = "oidc", **options: Any
+    url: str,
+    *,
+    clock: Clock = CLOCK,
+    budget: float = BUDGET,
+    namespace: str = "oidc",
+    types: Iterable[CacheType] = tuple(TYPES.values()),
+    **options: Any,
 ) -> Node:
     """Return a node over the Redis at a URL; `redis` among the options holds those of the tier beneath."""
     redis = RedisBackend(url, clock=clock, budget=budget, prefix=namespace.encode(), **options.pop("redis", {}))
     sealer = Sealer([SECRET], namespace)
     shared = SealedBackend(redis, sealer, clock)
-    return Node(HybridBackend(MemoryBackend(clock), shared, clock=clock, budget=budget, **options), redis, sealer)
+    return Node(
+        HybridBackend(MemoryBackend(clock, types), shared, clock=clock, budget=budget, **options), redis, sealer
+    )
 
 
 async def fails(work: Awaitable[object], *kinds: FailureKind) -> BackendUnavailable:
