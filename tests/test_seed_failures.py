@@ -19,7 +19,7 @@ from oidc_middleware.cache import TYPES, Entry
 from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing import ManualClock
 
-from hybrid_kit import OpenNode, fails, opened
+from hybrid_kit import OpenNode, fails, opened, stored
 from redis_kit import PATIENCE, TOLERANCE, RedisServer, end, proxy_of, until
 
 pytestmark = pytest.mark.anyio
@@ -41,10 +41,12 @@ async def test_01_one_error_does_not_blind_the_node(redis_server: RedisServer, o
     """The seed left Redis alone for up to 30 s after any one error (Y-fallback-window)."""
     async with proxy_of(redis_server) as proxy:
         node = open_node(proxy.url)
+        await node.started()
         await node.hybrid.set(TOKEN, b"k", b"v", end())
+        before = node.redis.traffic().read_batches
         proxy.to_client = 0.1
         reading = asyncio.ensure_future(node.hybrid.get(BLACKLIST, b"absent"))
-        await until(lambda: node.redis.traffic().read_batches == 1)
+        await until(lambda: node.redis.traffic().read_batches > before)
         await asyncio.sleep(0.02)
         await proxy.cut()
         await fails(reading, "link")
@@ -243,13 +245,15 @@ async def test_09_a_read_that_was_overtaken_fills_nothing(redis_server: RedisSer
         node, other = open_node(proxy.url), open_node(redis_server.url)
         for key in (b"deleted", b"replaced", b"ended elsewhere"):
             await other.hybrid.set(GENERAL, key, b"old", end(), wait=True)
+        await node.started()
         await node.hybrid.get(GENERAL, b"the connection is made")
+        before = node.redis.traffic().read_batches
         proxy.to_client = 0.1
         reading = [
             asyncio.ensure_future(node.hybrid.get(GENERAL, key))
             for key in (b"deleted", b"replaced", b"ended elsewhere")
         ]
-        await until(lambda: node.redis.traffic().read_batches == 2)
+        await until(lambda: node.redis.traffic().read_batches > before)
         await asyncio.sleep(0.02)
         deleting = asyncio.ensure_future(node.hybrid.delete(GENERAL, b"deleted"))
         await node.hybrid.set(GENERAL, b"replaced", b"new", end())
@@ -292,7 +296,7 @@ async def test_10_no_life_is_no_entry(redis_server: RedisServer, open_node: Open
     await node.hybrid.set_many(GENERAL, {b"k": Entry(b"v", end(life)), b"l": Entry(b"v", end(life))}, wait=True)
     assert not await node.hybrid.add(GENERAL, b"l", b"v", end(life))
     assert await node.hybrid.get_many(GENERAL, [b"k", b"l"]) == {}
-    assert redis_server.admin.dbsize() == 0
+    assert stored(redis_server) == []
 
 
 async def test_11_time_in_the_queue_is_part_of_the_life(redis_server: RedisServer, open_node: OpenNode) -> None:
@@ -438,11 +442,13 @@ async def test_15_readers_of_a_cold_key_share_one_read(redis_server: RedisServer
     """The seed sent one command for each of 500 readers of a key."""
     node, other = open_node(redis_server.url, budget=PATIENCE), open_node(redis_server.url)
     await other.hybrid.set(GENERAL, b"k", b"v", end(), wait=True)
+    await node.started()
+    await node.hybrid.get(GENERAL, b"the connection is made")
     for keys, most in (([b"k"] * 500, 1), ([b"%d" % number for number in range(500)], 2)):
         before = node.redis.traffic().read_batches
         await asyncio.gather(*(node.hybrid.get(GENERAL, key) for key in keys))
         assert node.redis.traffic().read_batches - before <= most
-    assert commands(redis_server, "mget") <= 3
+    assert commands(redis_server, "mget") <= 8
 
 
 async def test_15_writes_leave_together(redis_server: RedisServer, open_node: OpenNode) -> None:
@@ -451,7 +457,7 @@ async def test_15_writes_leave_together(redis_server: RedisServer, open_node: Op
     for number in range(500):
         await node.hybrid.set(GENERAL, b"%d" % number, b"v", end())
     await node.recovered()
-    assert redis_server.admin.dbsize() == 500
+    assert len(stored(redis_server)) == 500
     assert node.redis.traffic().writes.batches <= 6
 
 
@@ -493,7 +499,7 @@ async def test_17_neither_redis_nor_the_log_sees_a_token(
     token, claims = b"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln", b'{"sub":"alice"}'
     await node.hybrid.set(TOKEN, token, claims, end())
     admin = redis_server.admin
-    (name,) = admin.keys("*")
+    (name,) = stored(redis_server)
     seen = name + admin.get(name)
     redis_server.stop()
     await fails(node.hybrid.set(TOKEN, token, claims, end()))
