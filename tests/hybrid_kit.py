@@ -74,9 +74,9 @@ def new_node(
 
 
 def stored(server: RedisServer) -> list[bytes]:
-    """Return the names of the entries that a server has."""
+    """Return the names of the entries that a server has, without those by which nodes know each other."""
     names: list[bytes] = server.admin.keys("*")
-    return [name for name in names if name.split(b":")[1].decode() in TYPES]
+    return [name for name in names if name.split(b":")[1].decode() in TYPES and not name.endswith(b":check")]
 
 
 async def fails(work: Awaitable[object], *kinds: FailureKind) -> BackendUnavailable:
