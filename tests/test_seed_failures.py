@@ -19,7 +19,7 @@ from oidc_middleware.cache import TYPES, Entry
 from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing import ManualClock
 
-from hybrid_kit import OpenNode, fails, opened, stored
+from hybrid_kit import Node, OpenNode, fails, opened, stored
 from redis_kit import PATIENCE, TOLERANCE, RedisServer, end, proxy_of, until
 
 pytestmark = pytest.mark.anyio
@@ -198,6 +198,44 @@ async def test_06_a_thousand_checks_are_a_handful_of_round_trips(
         checks = await asyncio.gather(*(node.hybrid.exists(BLACKLIST, key) for key in keys))
         assert checks == [False] * 1000
         assert node.redis.traffic().read_batches - before <= 5
+
+
+# ------------------------------------------------------------------------------------------------------- 7: other nodes
+
+
+async def test_07_what_one_node_deletes_another_forgets(redis_server: RedisServer, open_node: OpenNode) -> None:
+    """The seed served from memory what another node had deleted, for the whole life that it had there."""
+    one, other = open_node(redis_server.url), open_node(redis_server.url)
+    await asyncio.gather(one.started(), other.started())
+    for key in (b"deleted", b"replaced"):
+        await one.hybrid.set(GENERAL, key, b"old", end(), wait=True)
+        assert await other.hybrid.get(GENERAL, key) is not None
+    await one.hybrid.delete(GENERAL, b"deleted")
+    await one.hybrid.set(GENERAL, b"replaced", b"new", end(), wait=True)
+    await is_served(other, b"deleted", None, seconds=1)
+    await is_served(other, b"replaced", b"new", seconds=1)
+
+
+async def test_07_what_it_deleted_while_another_was_cut_off(redis_server: RedisServer, open_node: OpenNode) -> None:
+    """The seed's nodes did not know what they had missed (Y-pubsub-lost)."""
+    async with proxy_of(redis_server) as proxy:
+        one, other = open_node(redis_server.url), open_node(proxy.url)
+        await asyncio.gather(one.started(), other.started())
+        await one.hybrid.set(GENERAL, b"k", b"old", end(), wait=True)
+        assert await other.hybrid.get(GENERAL, b"k") is not None
+        proxy.refuse = True
+        await proxy.cut()
+        await one.hybrid.delete(GENERAL, b"k")
+        await asyncio.sleep(0.2)
+        proxy.refuse = False
+        await is_served(other, b"k", None, seconds=PATIENCE)
+
+
+async def is_served(node: Node, key: bytes, value: bytes | None, seconds: float) -> None:
+    """Wait until a node answers so."""
+    async with asyncio.timeout(seconds):
+        while getattr(await node.hybrid.get(GENERAL, key), "value", None) != value:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 # ------------------------------------------------------------------------------------------------------------- 8: order
