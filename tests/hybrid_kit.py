@@ -42,10 +42,10 @@ class Node:
                 await asyncio.sleep(0.005)
 
     async def started(self) -> None:
-        """Wait until the node follows what others change, where it does: then it forgets what it had."""
+        """Wait until the node follows what others change: it forgets what it had then."""
         self.hybrid.start()
         async with asyncio.timeout(10):
-            while getattr(self.hybrid.overview(), "staleness", 0.0) is None:  # noqa: ASYNC110
+            while self.hybrid.overview().staleness is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
     @property
