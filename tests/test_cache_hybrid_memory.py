@@ -19,6 +19,8 @@ pytestmark = pytest.mark.anyio
 SMALL = Limits(max_entries=50, max_bytes=1 << 20, max_entry_bytes=4096)
 KINDS = [replace(TYPES[name], limits=SMALL, negative=None) for name in ("general", "token", "session")]
 ROUND = 100
+# Far less than a round would leave behind if each of its 1,500 keys left anything.
+SLACK = 50_000
 
 
 async def traffic(node: Node, first: int) -> None:
@@ -73,7 +75,7 @@ async def test_an_outage_leaves_nothing_behind(redis_server: RedisServer, open_n
             measured.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert measured[-1] < 1.05 * max(measured[1:3]), measured
+    assert measured[-1] < max(measured[1:3]) + SLACK, measured
     redis_server.cont()
     await node.recovered()
     assert sum(node.unsettled) == 0

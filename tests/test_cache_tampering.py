@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from oidc_middleware.cache import TYPES, Entry, Sealer
-from oidc_middleware.cache.redis.wire import seal_end
+from oidc_middleware.cache.redis.wire import HEADER_SIZE, seal_end
 from oidc_middleware.testing import ManualClock
 
 from hybrid_kit import OpenNode, stored
@@ -39,9 +39,9 @@ FOREIGN = {
     "truncated-json": b'{"sub":"admin","exp":99999999',
     "msgpack-ext": msgspec.msgpack.encode(msgspec.msgpack.Ext(1, b"payload")),
     "nan": b"NaN",
-    "nan-end": struct.pack(">Bd", 1, float("nan")) + b'{"sub":"admin"}',
-    "infinite-end": struct.pack(">Bd", 1, float("inf")) + b'{"sub":"admin"}',
-    "other-version": struct.pack(">Bd", 2, 5e9) + b'{"sub":"admin"}',
+    "nan-end": struct.pack(">BdQ", 2, float("nan"), 0) + b'{"sub":"admin"}',
+    "infinite-end": struct.pack(">BdQ", 2, float("inf"), 0) + b'{"sub":"admin"}',
+    "other-version": struct.pack(">BdQ", 3, 5e9, 0) + b'{"sub":"admin"}',
     "deep": b"[" * 100_000,
     "deep-msgpack": b"\x91" * 100_000,
     "empty": b"",
@@ -110,7 +110,10 @@ async def test_claims_of_his_own(redis_server: RedisServer, open_node: OpenNode)
         admin.get(node.name(GENERAL, b"mallory's")),
         seal_end(stranger.seal("token", b"mallory's", b'{"sub":"admin"}', end(), time.time()), end()),
         seal_end(b'{"sub":"admin"}', end()),
-        *(honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :] for place in range(9, len(honest))),
+        *(
+            honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :]
+            for place in range(HEADER_SIZE, len(honest))
+        ),
         honest[:-1],
         honest + b"\0",
     ]
@@ -132,7 +135,7 @@ async def test_an_end_of_his_own(redis_server: RedisServer, open_node: OpenNode)
     await node.hybrid.set(TOKEN, b"k", b"v", clock.now() + 10)
     stored = redis_server.admin.get(node.name(TOKEN, b"k"))
     clock.advance(10)
-    redis_server.admin.set(node.name(TOKEN, b"k"), seal_end(stored[9:], clock.now() + 1000))
+    redis_server.admin.set(node.name(TOKEN, b"k"), seal_end(stored[HEADER_SIZE:], clock.now() + 1000))
     assert await node.hybrid.get(TOKEN, b"k") is None
     assert node.sealer.stats().expired == 1
 
@@ -149,7 +152,7 @@ async def test_an_entry_that_was_deleted_is_put_back(redis_server: RedisServer, 
     redis_server.admin.set(node.name(TOKEN, b"k"), stored)
     assert await node.hybrid.get(TOKEN, b"k") is not None
     renewed = Sealer(["another secret, of 32 bytes or so"], "oidc")
-    assert renewed.open("token", b"k", stored[9:], time.time()) is None
+    assert renewed.open("token", b"k", stored[HEADER_SIZE:], time.time()) is None
 
 
 async def test_keys_of_his_own(redis_server: RedisServer, open_node: OpenNode) -> None:
