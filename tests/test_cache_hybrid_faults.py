@@ -251,7 +251,7 @@ class TestAServerThatRefuses:
         """Y-loading: whoever asks is told that nobody knows, and the node is back when the server is."""
         options = {"replica-serve-stale-data": "no"} if answer == "MASTERDOWN" else {}
         options |= {"cluster-enabled": "yes"} if answer == "CLUSTERDOWN" else {}
-        with RedisServer(options=options) as server:
+        with RedisServer(options=options, port=port_of_a_cluster()) as server:
             node = open_node(server.url)
             blocked = begin_to_answer(server, answer)
             assert await node.hybrid.get(TOKEN, b"k") is None
@@ -318,6 +318,11 @@ def end_connections(server: RedisServer) -> None:
     for client in server.admin.client_list(_type="normal"):
         if int(client["id"]) != int(mine):
             server.admin.client_kill_filter(_id=client["id"])
+
+
+def port_of_a_cluster() -> int:
+    """Return a free port that leaves room for the one of the cluster's own talk, 10,000 higher."""
+    return next(port for port in iter(free_port, 0) if port < 55_536)
 
 
 def begin_to_answer(server: RedisServer, answer: str) -> Awaitable[object]:
