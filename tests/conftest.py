@@ -11,6 +11,7 @@ import pytest
 from oidc_middleware.cache import RedisBackend
 from oidc_middleware.testing import FakeIssuer
 
+from hybrid_kit import Node, OpenNode, new_node
 from redis_kit import BUDGET, CLOCK, OpenRedis, RedisServer
 
 
@@ -45,3 +46,16 @@ async def open_redis() -> AsyncIterator[OpenRedis]:
 
     yield open_
     await asyncio.gather(*(backend.close() for backend in backends))
+
+
+@pytest.fixture
+async def open_node() -> AsyncIterator[OpenNode]:
+    """Open nodes that are closed in the end."""
+    nodes: list[Node] = []
+
+    def open_(url: str, **options: Any) -> Node:
+        nodes.append(new_node(url, **options))
+        return nodes[-1]
+
+    yield open_
+    await asyncio.gather(*(node.hybrid.close() for node in nodes))

@@ -86,6 +86,23 @@ class TestReads:
         assert tasks[0].cancelled()
         assert await reader.read(b"k") == b"k"
 
+    async def test_a_loop_that_ends_ends_it(self) -> None:
+        """As `asyncio.run` ends every task: one that goes on with the next batch would hold it up."""
+        wire = Wire(held=True)
+        reader = ReadBatcher(wire, 5)
+        waiters = [reader.read(b"on the wire")]
+        await until(lambda: wire.batches)
+        waiters += [reader.read(b"on the wire"), reader.read(b"next")]
+        task = reader._task
+        assert task is not None
+        task.cancel()
+        await asyncio.wait((task,), timeout=1)
+        assert task.done()
+        results = await asyncio.gather(*waiters, return_exceptions=True)
+        assert [str(result) for result in results] == ["backend_unavailable: closed"] * 3
+        wire.gate.set()
+        assert await reader.read(b"afterwards") == b"afterwards"
+
     async def test_an_error_belongs_to_those_of_the_batch(self) -> None:
         wire = Wire()
         reader = ReadBatcher(wire, 5)

@@ -228,6 +228,15 @@ class TestAFullQueue:
         assert await waiting is False
         assert wire.batches[1] == [put(b"awaited"), Write(b"b", None), put(b"c")]
 
+    async def test_a_set_that_has_no_other_source_is_not_dropped(self) -> None:
+        wire, writer = await self.held(max_items=2)
+        precious = put(b"precious")._replace(droppable=False)
+        for write in (precious, put(b"b"), put(b"c")):
+            await writer.write(write, wait=False)
+        wire.gate.set()
+        await writer.flush()
+        assert wire.batches[1] == [precious, Write(b"b", None), put(b"c")]
+
     async def test_a_set_that_is_awaited_later_is_not_dropped(self) -> None:
         _, writer = await self.held(max_items=1)
         await writer.write(put(b"k"), wait=False)

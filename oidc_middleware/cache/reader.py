@@ -81,8 +81,10 @@ class ReadBatcher(Generic[V]):
                     for waiter in waiters:
                         if not waiter.done():
                             waiter.set_result(value)
-            except asyncio.CancelledError:
-                _fail_all(batch, closed())
+            except asyncio.CancelledError:  # by `aclose`, or by a loop that ends: then there is no next batch
+                waiting, self._waiting = self._waiting, {}
+                for cancelled in (batch, waiting):
+                    _fail_all(cancelled, closed())
             except Exception as error:  # noqa: BLE001  whatever it is belongs to those who wait
                 _fail_all(batch, error)
             self._patience.tidy()

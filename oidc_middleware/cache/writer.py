@@ -25,7 +25,8 @@ _OVERHEAD = 500
 class Write(NamedTuple):
     """What is to become of a key: a value with an end in Unix time, or None: nothing.
 
-    `asks` tells whether somebody wants to know if there was something before.
+    `asks` tells whether somebody wants to know if there was something before. `droppable`: a set may become a delete
+    where there is no room, for its value can be had again.
     """
 
     key: bytes
@@ -33,6 +34,7 @@ class Write(NamedTuple):
     expires_at: float = 0.0
     asks: bool = False
     version: int = 0
+    droppable: bool = True
 
     @property
     def size(self) -> int:
@@ -71,9 +73,10 @@ class GroupCommitWriter:
     asks), or an error; it runs in a task and a context of its own. Of several waiting writes of one key only the last
     leaves, and answers everybody; what is on the wire is never replaced.
 
-    The queue holds `max_items` sets and `max_bytes` in all. When it is full the oldest set that nobody waits for
-    becomes a delete, so that the value which it should have replaced does not live on; deletes are never dropped. Where
-    that makes no room, callers that wait do so for `budget` seconds at most, in order; others get BackendUnavailable.
+    The queue holds `max_items` sets and `max_bytes` in all. When it is full the oldest droppable set that nobody waits
+    for becomes a delete, so that the value which it should have replaced does not live on; deletes are never dropped.
+    Where that makes no room, callers that wait do so for `budget` seconds at most, in order; others get
+    BackendUnavailable.
 
     `on_lost` is told the writes that failed, have an unknown outcome, or found no room. For one event loop, the one
     that runs when it is made.
@@ -246,7 +249,7 @@ class GroupCommitWriter:
         self._bytes += write.size
         if waiter is not None:
             item.waiters.append((waiter, answer))
-        if item.waiters or write.value is None:
+        if item.waiters or write.value is None or not write.droppable:
             self._droppable.pop(write.key, None)
         else:
             self._droppable[write.key] = item

@@ -19,17 +19,14 @@ TESTS = Path(__file__).parent.parent
 
 # By section, or where a section holds cases of several parts, by id.
 LATER = {
-    "the journal, Redis": "fault/redis",
     "introspection": "introspection",
     "the reverse proxy": "proxy",
     "sessions": "rp/oidf rp/extra session logout/back-channel logout/front K-secret-short",
     "revocation": (
-        "C-jti-delim C-jti-missing C-bl-flood C-bl-expired C-bl-before-cache C-bl-api-other C-bl-sub C-clock"
+        "C-jti-delim C-jti-missing C-bl-flood C-bl-expired C-bl-before-cache C-bl-api-other C-bl-sub C-clock "
+        "Y-failover-lost Y-evict Y-noscript"
     ),
-    "a shared cache": (
-        "C-ttl-backfill C-serial C-tamper-claims C-tamper-old C-tamper-jwks C-tamper-delete C-plaintext C-keyspace "
-        "D-lock-die K-redis-plain K-redis-evict"
-    ),
+    "the middleware on a shared cache": "D-lock-die K-redis-plain K-redis-evict",
 }
 PARTS = {name: part for part, names in LATER.items() for name in names.split()}
 

@@ -44,6 +44,7 @@ class HybridBackend:
     - A write goes to memory first, and to the shared tier through one ordered queue. Writes of the types `synchronous`
       wait for their acknowledgement, `budget` seconds at most, and raise `BackendUnavailable` without it; what memory
       has stays. All other writes return at once.
+    - What is too large for memory, by its type's row, is stored nowhere, and what its key had before is deleted.
     - While the shared tier fails, it is left alone, reads and writes each for themselves, and tried in the background.
       A read that memory cannot answer is then a miss. Of the types `irreplaceable` it raises: their entries have no
       other source, and "not there" would be believed.
@@ -210,10 +211,16 @@ class HybridBackend:
         for key in entries:
             self._tiers.placeholders.drop(room.prefix + key)
         await self._memory.set_many(kind, entries)
-        now = self._clock.now()
+        droppable = kind.name not in self._tiers.irreplaceable
         writes = [
-            Write(room.prefix + key, value if now < end else None, end, version=version)
-            for key, (value, end, version) in entries.items()
+            Write(
+                room.prefix + key,
+                entry.value if self._is_kept(kind, entry) else None,
+                entry.expires_at,
+                version=entry.version,
+                droppable=droppable,
+            )
+            for key, entry in entries.items()
         ]
         must_wait = self._must_wait(kind, wait)
         try:
@@ -233,7 +240,7 @@ class HybridBackend:
         """
         entry = checked_entry(value, expires_at, version)
         session, room = self._open(), self._tiers.rooms.of(kind)
-        return await session.apart(session.conditional.add(room, key, entry))
+        return self._is_kept(kind, entry) and await session.apart(session.conditional.add(room, key, entry))
 
     async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
         """Replace an entry of a lower version in both tiers, and wait for it; tell whether that was done.
@@ -277,6 +284,11 @@ class HybridBackend:
         """
         session = self._open()
         await session.apart(session.caretaker.clear_all(self._tiers.rooms.of(kind)))
+
+    def _is_kept(self, kind: CacheType, entry: Entry) -> bool:
+        """Tell whether an entry is stored: its end has not come, and memory may hold one that is so large."""
+        fits = kind.limits is None or len(entry.value) <= kind.limits.max_entry_bytes
+        return fits and self._clock.now() < entry.expires_at
 
     def _must_wait(self, kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001
         return kind.name in self._synchronous if wait is None else wait

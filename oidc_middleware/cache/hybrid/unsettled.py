@@ -30,7 +30,8 @@ class Unsettled:
     They are not written again, for others may have written since. A key is deleted, so that nobody reads what is
     outdated; an entry that has no other source is kept here, and added where there is nothing under its key, or takes
     the place of an older version of itself. Where too many keys of a type would have to be deleted, the whole type is
-    to be cleared. A key begins with the prefix of its type.
+    to be cleared. A key begins with the prefix of its type. Keys to delete and entries that are kept may
+    take `max_bytes` each: neither takes the room of the other.
     """
 
     def __init__(self, max_keys: int = 50_000, max_bytes: int = 16 * _MIB) -> None:
@@ -42,7 +43,8 @@ class Unsettled:
         self._unsure: set[bytes] = set()
         self._clears: dict[bytes, int] = {}
         self._cleared = 0
-        self._bytes = 0
+        self._delete_bytes = 0
+        self._add_bytes = 0
         self._refused = 0
 
     def __bool__(self) -> bool:
@@ -64,10 +66,11 @@ class Unsettled:
     def must_delete(self, key: bytes) -> bool:
         """Note that a key is to be deleted; tell whether there was room for the note."""
         self.discard(key)
-        if len(self._deletes) >= self._max_keys or self._bytes + len(key) + _OVERHEAD > self._max_bytes:
+        size = _size(key)
+        if len(self._deletes) >= self._max_keys or self._delete_bytes + size > self._max_bytes:
             return False
         self._deletes[key] = None
-        self._bytes += len(key) + _OVERHEAD
+        self._delete_bytes += size
         return True
 
     def must_add(self, key: bytes, entry: Entry) -> None:
@@ -93,12 +96,12 @@ class Unsettled:
                 self._unsure.add(key)
 
     def _keep(self, key: bytes, entry: Entry) -> bool:
-        size = len(key) + len(entry.value) + _OVERHEAD
-        if self._bytes + size > self._max_bytes:
+        size = _size(key, entry.value)
+        if self._add_bytes + size > self._max_bytes:
             self._refused += 1
             return False
         self._kept[key] = entry
-        self._bytes += size
+        self._add_bytes += size
         return True
 
     def must_clear(self, prefix: bytes) -> int:
@@ -118,10 +121,10 @@ class Unsettled:
         self._unsure.discard(key)
         entry = self._kept.pop(key, None)
         if entry is not None:
-            self._bytes -= len(key) + len(entry.value) + _OVERHEAD
+            self._add_bytes -= _size(key, entry.value)
         elif key in self._deletes:
             del self._deletes[key]
-            self._bytes -= len(key) + _OVERHEAD
+            self._delete_bytes -= _size(key)
 
     def discard_clear(self, prefix: bytes, number: int) -> None:
         """Forget that a type is to be cleared, unless that was noted again after the note with this number."""
@@ -163,3 +166,8 @@ class Unsettled:
             entry = self._kept.get(key)
             if entry is not None:
                 yield key, entry
+
+
+def _size(key: bytes, value: bytes = b"") -> int:
+    """Return the bytes that a key and what is kept for it take, roughly."""
+    return len(key) + len(value) + _OVERHEAD
