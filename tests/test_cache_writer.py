@@ -237,6 +237,22 @@ class TestAFullQueue:
         await writer.flush()
         assert wire.batches[1] == [precious, Write(b"b", None), put(b"c")]
 
+    async def test_what_waits_for_room_is_the_newest_of_its_key(self) -> None:
+        """Or a reader would believe what the tier still has, and memory would keep it."""
+        wire, writer = await self.held(max_bytes=3000)
+        large = [start(writer.write(put(key, bytes(1000)), wait=True)) for key in (b"k", b"l")]
+        await turns()
+        waiting = [start(writer.write(write, wait=True)) for write in (put(b"m", bytes(1400)), gone(b"n"))]
+        await turns()
+        assert writer.peek(b"n") == gone(b"n")
+        again = start(writer.write(put(b"n"), wait=True))
+        await turns()
+        assert writer.peek(b"n") == put(b"n")
+        wire.gate.set()
+        await asyncio.gather(*large, *waiting, again)
+        assert writer.peek(b"n") is None
+        assert [write.key for write in wire.batches[-1]] == [b"m", b"n"]
+
     async def test_a_set_that_is_awaited_later_is_not_dropped(self) -> None:
         _, writer = await self.held(max_items=1)
         await writer.write(put(b"k"), wait=False)

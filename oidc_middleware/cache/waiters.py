@@ -6,7 +6,7 @@ from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from oidc_middleware.errors import BackendUnavailable
 
@@ -54,7 +54,17 @@ class Patience:
         self._timer = self._loop.call_at(waiters[0][0], self._ring, context=Context()) if waiters else None
 
 
-def fail(waiter: Waiter, error: BaseException) -> None:
+class Waits(Protocol):
+    """Somebody, or a crowd, who waits."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """End the waiting with an error."""
+
+
+def fail(waiter: Waits, error: BaseException) -> None:
     """Give an error to a waiter that still waits; each gets one of its own, for a raised error collects tracebacks."""
     if not waiter.done():
         own = BackendUnavailable(error.detail, error.kind) if type(error) is BackendUnavailable else error

@@ -12,7 +12,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from oidc_middleware.cache.waiters import HURRY, Patience, Waiter, all_of, closed, fail
+from oidc_middleware.cache.waiters import HURRY, Patience, Waiter, closed, fail
 from oidc_middleware.errors import BackendUnavailable
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
@@ -44,10 +44,39 @@ class Write(NamedTuple):
 
 @dataclass(slots=True)
 class _Item:
-    """The newest write of a key, and everybody who waits for it, each with the answer if that is known already."""
+    """The newest write of a key, its size, and everybody who waits for it, each with the answer if that is known."""
 
     write: Write
-    waiters: list[tuple[Waiter, bool | None]] = field(default_factory=list)
+    size: int
+    waiters: list[tuple[Waiter | _Crowd, bool | None]] = field(default_factory=list)
+
+
+class _Crowd:
+    """One waiter for many writes: done when all of them are, failed when one is."""
+
+    __slots__ = ("_missing", "_waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
+        self._missing = 1
+
+    def join(self) -> None:
+        """Wait for one write more."""
+        self._missing += 1
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+        return self._waiter.done()
+
+    def set_result(self, _: bool) -> None:  # noqa: FBT001  as a future's
+        """Note that one of them is done."""
+        self._missing -= 1
+        if not self._missing:
+            self._waiter.set_result(None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Note that one of them failed."""
+        self._waiter.set_exception(error)
 
 
 @dataclass(slots=True)
@@ -107,7 +136,8 @@ class GroupCommitWriter:
         self._queue: OrderedDict[bytes, _Item] = OrderedDict()
         self._droppable: OrderedDict[bytes, _Item] = OrderedDict()
         self._on_wire: dict[bytes, _Item] = {}
-        self._outside: deque[tuple[Write, Waiter]] = deque()
+        self._outside: deque[tuple[Write, Waiter | _Crowd]] = deque()
+        self._newest_outside: dict[bytes, Write] = {}
         self._sets = 0
         self._bytes = 0
         self._task: Task[None] | None = None
@@ -126,6 +156,8 @@ class GroupCommitWriter:
         """Return the newest write of a key that is not acknowledged yet."""
         if self._task is None:
             return None
+        if key in self._newest_outside:
+            return self._newest_outside[key]
         item = self._queue.get(key) or self._on_wire.get(key)
         return item.write if item else None
 
@@ -152,17 +184,20 @@ class GroupCommitWriter:
 
     async def write_many(self, writes: Sequence[Write], *, wait: bool, hurried: bool = False) -> None:
         """Take all writes in one go; with `wait` return when all are done; raise what one of them raises."""
-        waiters = []
+        waiter = self._new_waiter(hurried=hurried) if wait else None
+        crowd = _Crowd(waiter) if waiter is not None else None
         refusal: BackendUnavailable | None = None
         for write in writes:
-            waiter = self._new_waiter(hurried=hurried) if wait else None
             try:
-                self._take_in(write, waiter)
+                self._take_in(write, crowd)
             except BackendUnavailable as error:
                 refusal = error
             else:
-                waiters += [waiter] if waiter is not None else []
-        await all_of(waiters)
+                if crowd is not None:
+                    crowd.join()
+        if waiter is not None and crowd is not None:
+            crowd.set_result(True)  # the one that it began with: it stands for the end of the loop
+            await waiter
         if refusal is not None:
             raise refusal
 
@@ -204,13 +239,14 @@ class GroupCommitWriter:
         for waiters in [item.waiters for item in (*self._on_wire.values(), *self._queue.values())]:
             waiters.clear()
         self._outside.clear()
+        self._newest_outside.clear()
         self._lose_the_rest()
 
     def _lose_the_rest(self) -> None:
         left = [*self._on_wire.values(), *self._queue.values()]
         outside = list(self._outside)
         self._on_wire, self._sets, self._bytes = {}, 0, 0
-        for queue in (self._queue, self._droppable, self._outside):
+        for queue in (self._queue, self._droppable, self._outside, self._newest_outside):
             queue.clear()
         for _, waiter in outside:
             fail(waiter, closed())
@@ -220,33 +256,34 @@ class GroupCommitWriter:
     def _new_waiter(self, *, hurried: bool) -> Waiter:
         return (self._hurry if hurried else self._patience).new_waiter()
 
-    def _take_in(self, write: Write, waiter: Waiter | None) -> None:
+    def _take_in(self, write: Write, waiter: Waiter | _Crowd | None) -> None:
         if self._closed:
             raise closed()
-        must_wait = bool(self._outside) and write.key not in self._queue
-        if not must_wait and self._make_room(write):
-            self._put(write, waiter)
-        elif waiter is not None and write.size <= self._max_bytes:
+        item, size = self._queue.get(write.key), write.size
+        must_wait = bool(self._outside) and item is None
+        if not must_wait and self._make_room(write, size, item):
+            self._put(write, size, item, waiter)
+        elif waiter is not None and size <= self._max_bytes:
             self._outside.append((write, waiter))
+            self._newest_outside[write.key] = write
         else:
             self.counts.refused += 1
             refusal = BackendUnavailable("too many writes wait already")
             self._report([write], refusal)
             raise refusal
 
-    def _put(self, write: Write, waiter: Waiter | None) -> None:
-        item = self._queue.get(write.key)
+    def _put(self, write: Write, size: int, item: _Item | None, waiter: Waiter | _Crowd | None) -> None:
         answer = None
         if item is None:
-            item = self._queue[write.key] = _Item(write)
+            item = self._queue[write.key] = _Item(write, size)
         else:
             self.counts.coalesced += 1
             before = item.write
-            self._uncount(before)
+            self._uncount(item)
             answer = before.value is not None
-            item.write = write._replace(asks=before.asks)
+            item.write, item.size = write._replace(asks=before.asks), size
         self._sets += write.value is not None
-        self._bytes += write.size
+        self._bytes += size
         if waiter is not None:
             item.waiters.append((waiter, answer))
         if item.waiters or write.value is None or not write.droppable:
@@ -256,28 +293,31 @@ class GroupCommitWriter:
         if self._task is None:
             self._task = self._loop.create_task(self._travel(), context=Context())
 
-    def _make_room(self, write: Write) -> bool:
-        """Turn droppable sets into deletes until there is room; tell whether there is."""
-        item = self._queue.get(write.key)
-        sets, size = int(write.value is not None), write.size
+    def _make_room(self, write: Write, needed: int, item: _Item | None) -> bool:
+        """Turn droppable sets into deletes until there is room; tell whether there is.
+
+        `item` is what the queue has of the key, whose place the write takes.
+        """
+        sets, size = int(write.value is not None), needed
         if item is not None:
             sets -= item.write.value is not None
-            size -= item.write.size
+            size -= item.size
         while (sets and self._sets + sets > self._max_items) or self._bytes + size > self._max_bytes:
             if not self._droppable:
                 return False
             key, oldest = self._droppable.popitem(last=False)
-            self._uncount(oldest.write)
+            self._uncount(oldest)
             oldest.write = Write(key, None, asks=oldest.write.asks)
-            self._bytes += oldest.write.size
+            oldest.size = oldest.write.size
+            self._bytes += oldest.size
             self.counts.dropped += 1
             if oldest is item:
-                sets, size = int(write.value is not None), write.size - oldest.write.size
+                sets, size = int(write.value is not None), needed - oldest.size
         return True
 
-    def _uncount(self, write: Write) -> None:
-        self._sets -= write.value is not None
-        self._bytes -= write.size
+    def _uncount(self, item: _Item) -> None:
+        self._sets -= item.write.value is not None
+        self._bytes -= item.size
 
     async def _travel(self) -> None:
         while batch := self._take():
@@ -306,17 +346,26 @@ class GroupCommitWriter:
         while self._queue and len(batch) < self._batch_items and size < self._batch_bytes:
             key, item = self._queue.popitem(last=False)
             self._droppable.pop(key, None)
-            self._uncount(item.write)
-            size += item.write.size
+            self._uncount(item)
+            size += item.size
             batch.append(item)
         self._on_wire = {item.write.key: item for item in batch}
-        while self._outside and (self._outside[0][1].done() or self._make_room(self._outside[0][0])):
-            write, waiter = self._outside.popleft()
-            if not waiter.done():
-                self._put(write, waiter)
-            else:
-                self._report([write], BackendUnavailable("no room in time", "timeout"))
+        while self._outside and self._let_in(*self._outside[0]):
+            self._outside.popleft()
         return batch
+
+    def _let_in(self, write: Write, waiter: Waiter | _Crowd) -> bool:
+        """Let in who waits for room, if there is some; tell whether he waits no more."""
+        item, size = self._queue.get(write.key), write.size
+        if not waiter.done() and not self._make_room(write, size, item):
+            return False
+        if self._newest_outside.get(write.key) is write:
+            del self._newest_outside[write.key]
+        if waiter.done():
+            self._report([write], BackendUnavailable("no room in time", "timeout"))
+        else:
+            self._put(write, size, item, waiter)
+        return True
 
     def _settle(self, items: Sequence[_Item], results: Sequence[bool | BackendUnavailable]) -> None:
         lost: list[Write] = []

@@ -208,9 +208,9 @@ class HybridBackend:
 
     async def _store(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None) -> None:  # noqa: FBT001
         session, room = self._open(), self._tiers.rooms.of(kind)
-        for key in entries:
+        for key, entry in entries.items():
             self._tiers.placeholders.drop(room.prefix + key)
-        await self._memory.set_many(kind, entries)
+            self._memory.fill(kind, key, entry)
         droppable = kind.name not in self._tiers.irreplaceable
         writes = [
             Write(
@@ -253,7 +253,7 @@ class HybridBackend:
         """
         entry = checked_entry(value, expires_at, version)
         session, room = self._open(), self._tiers.rooms.of(kind)
-        return await session.apart(session.conditional.update(room, key, entry))
+        return self._is_kept(kind, entry) and await session.apart(session.conditional.update(room, key, entry))
 
     async def delete(self, kind: CacheType, key: bytes, wait: bool | None = None) -> bool:  # noqa: FBT001
         """Delete the entry in both tiers; tell whether there was one.
