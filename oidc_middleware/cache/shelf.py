@@ -15,9 +15,9 @@ from oidc_middleware.errors import BackendUnavailable
 
 V = TypeVar("V")
 
-# What Python adds to an entry: its cells in the columns, in the index and in the memory of evicted keys, the float of
-# its end and the integers of its row and size. Measured.
-OVERHEAD = 384
+# What Python adds to an entry: its cells in the columns, in the index and in the memory of evicted keys, the integer of
+# its row and the head of its key. Measured.
+OVERHEAD = 288
 _MAX_HITS = 3
 # Of the room, one part in so many is for entries that have yet to show that they are asked for again.
 _PROBATION = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from typing import Final, Generic, TypeVar
 
 SMALL: Final = 0
@@ -24,7 +25,8 @@ class Slots(Generic[V]):
     `full_ends` are the ends of the entries themselves, `ends` those of their life here, which may be shorter. No
     look-up reads `versions`.
 
-    The columns are public: hot paths bind them once. They are the same list objects for ever.
+    The columns are public: hot paths bind them once. They are the same objects for ever. Numbers lie in arrays, which
+    the collector passes over in one step, and take eight bytes each.
     """
 
     __slots__ = (
@@ -35,14 +37,14 @@ class Slots(Generic[V]):
     def __init__(self) -> None:
         self.keys: list[bytes] = []
         self.values: list[V | None] = []
-        self.ends: list[float] = []
-        self.full_ends: list[float] = []
-        self.versions: list[int] = []
-        self.sizes: list[int] = []
-        self.hits: list[int] = []
-        self.lanes: list[int] = []
-        self.after: list[int] = []
-        self.before: list[int] = []
+        self.ends: array[float] = array("d")
+        self.full_ends: array[float] = array("d")
+        self.versions: array[int] = array("q")
+        self.sizes: array[int] = array("q")
+        self.hits: bytearray = bytearray()
+        self.lanes: bytearray = bytearray()
+        self.after: array[int] = array("q")
+        self.before: array[int] = array("q")
         self.free: list[int] = []
         self.counts: list[int] = [0, 0, 0]
         self.totals: list[int] = [0, 0, 0]
@@ -52,10 +54,9 @@ class Slots(Generic[V]):
         """Free every row."""
         self.keys.clear()
         self.values.clear()
-        for ends in (self.ends, self.full_ends):
-            ends.clear()
+        del self.ends[:], self.full_ends[:]
         for column in self._counted():
-            column.clear()
+            del column[:]
         self.free.clear()
         for lane in _LANES:
             self._add_row()
@@ -108,7 +109,7 @@ class Slots(Generic[V]):
             column.append(0)
         return len(self.ends) - 1
 
-    def _counted(self) -> tuple[list[int], ...]:
+    def _counted(self) -> tuple[array[int] | bytearray, ...]:
         return self.versions, self.sizes, self.hits, self.lanes, self.after, self.before
 
     def _link(self, row: int, lane: int) -> None:
