@@ -24,9 +24,6 @@ from oidc_middleware.cache import (
     HybridBackend,
     Limits,
     MemoryBackend,
-    RedisBackend,
-    SealedBackend,
-    Sealer,
     new_secret,
 )
 from oidc_middleware.clock import SystemClock
@@ -143,29 +140,39 @@ def _beside(what: str, value: float, base: float) -> Row:
 
 async def grow(count: int, outage: float) -> None:
     """Fill the caches, write `count` keys more, kill Redis for `outage` seconds, and print what memory is taken."""
-    kit, clock = redis_kit(), SystemClock()
+    kit, provider = redis_kit(), issuer()
     with kit.RedisServer() as server:
-        sealed = SealedBackend(RedisBackend(server.url, clock=clock), Sealer([new_secret()], "oidc"), clock)
-        backend = HybridBackend(MemoryBackend(clock), sealed, clock=clock)
-        await write(backend, 200_000)
-        # What an outage keeps an account of is bounded, too, and part of what is filled.
-        server.kill()
-        await write(backend, 200_000)
-        server.start()
-        await recovered(backend)
-        await write(backend, 50_000)
-        print(resident())
-        await write(backend, count)
-        print(resident())
-        server.kill()
-        end = perf_counter() + outage
-        while perf_counter() < end:
-            await write(backend, 1000)
-        print(resident())
-        server.start()
-        await recovered(backend)
-        print(resident())
-        await backend.close()
+        settings: dict[str, Any] = {"issuer": provider.url, "audience": AUDIENCE, "transport": provider.transport()}
+        async with OIDC(cache=server.url, secret=new_secret(), **settings) as oidc:
+            backend = oidc.caches.backend
+            assert isinstance(backend, HybridBackend)
+            await fill(backend, server)
+            await exhaust(backend, server, count, outage)
+
+
+async def fill(backend: HybridBackend, server: Any) -> None:
+    """Fill the caches, and the account of what an outage makes one miss, for that is bounded, too."""
+    await write(backend, 200_000)
+    server.kill()
+    await write(backend, 200_000)
+    server.start()
+    await recovered(backend)
+    await write(backend, 50_000)
+
+
+async def exhaust(backend: HybridBackend, server: Any, count: int, outage: float) -> None:
+    """Write keys, be without Redis, and print after each what memory is taken."""
+    print(resident())
+    await write(backend, count)
+    print(resident())
+    server.kill()
+    end = perf_counter() + outage
+    while perf_counter() < end:
+        await write(backend, 1000)
+    print(resident())
+    server.start()
+    await recovered(backend)
+    print(resident())
 
 
 async def write(backend: HybridBackend, count: int) -> None:
@@ -175,6 +182,7 @@ async def write(backend: HybridBackend, count: int) -> None:
         await backend.set(GENERAL, key, key * 8, time.time() + LIFE)
         if number % 50 == 0:
             await backend.get(GENERAL, os.urandom(32))
+            await asyncio.sleep(0)  # as between requests
 
 
 async def recovered(backend: HybridBackend) -> None:
