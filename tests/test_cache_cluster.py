@@ -16,6 +16,7 @@ from oidc_middleware.cache.redis.slots import key_slot
 from oidc_middleware.cache.redis.wire import command, seal_end
 from oidc_middleware.errors import BackendUnavailable
 
+from changes_kit import listening
 from load_kit import Load
 from redis_kit import BUDGET, CLOCK, LOOPBACK, PATIENCE, TOLERANCE, OpenRedis, RedisServer, end, fails, free_port, until
 from topology_kit import ClusterGroup
@@ -301,6 +302,7 @@ class TestNodesThatFail:
         backend = open_redis(group.url())
         assert (await backend.ping()).healthy
         victim = group.owner(b"k")
+        await asyncio.to_thread(group.fail_over, victim)
         victim.kill()
         assert f"{LOOPBACK}:{victim.port}" in (await backend.ping()).detail
         async with asyncio.timeout(FAIL_OVER):
@@ -319,6 +321,12 @@ class TestNodesThatFail:
             assert replica.admin.info("commandstats")["cmdstat_mget"]["calls"] >= 1
             assert len(route_of(backend)._nodes) <= 4
         assert len(await backend.get_many(TOKEN, [b"%d" % n for n in range(30)])) == 30
+
+
+def home_failed(backend: RedisBackend) -> bool:
+    """Tell whether a write went through although others could not be told of it."""
+    traffic = backend.traffic()
+    return traffic.failures.get("timeout", 0) > 0 and traffic.queued == 0
 
 
 class TestLife:
@@ -382,6 +390,42 @@ class TestForOthers:
         assert {getattr(answer, "kind", "none") for answer in answers} == {"none", "timeout"}
         assert not isinstance(last, BackendUnavailable), "it has time of its own"
         assert group.owner(log).admin.xlen(log) == 2
+
+    async def test_what_others_change_is_heard_wherever_the_log_is(
+        self, group: ClusterGroup, open_redis: OpenRedis
+    ) -> None:
+        """The log is in one slot, what it names in all; when its node is replaced some may have been missed."""
+        one, other = open_redis(group.url()), open_redis(group.url())
+        keys = [b"%d" % n for n in range(6)]
+        async with listening(other.changes()) as ear:
+            for key in keys:
+                await one.set(GENERAL, key, b"v", end(), wait=True)
+                await ear.hears("general", key)
+            await one.clear(GENERAL)
+            await ear.hears("general")
+            await asyncio.to_thread(group.fail_over, group.owner(b"oidc:{log}:changes"))
+            await ear.loses_track()
+            await one.set(GENERAL, b"k", b"v", end(), wait=True)
+            await ear.hears("general", b"k")
+        assert other.staleness() is None
+
+    async def test_the_node_of_the_log_is_away(self, group: ClusterGroup, open_redis: OpenRedis) -> None:
+        """No write fails for that; what could not be told is told when the node is back."""
+        one, other = open_redis(group.url()), open_redis(group.url())
+        home = group.owner(b"oidc:{log}:changes")
+        key = next(b"%d" % n for n in range(100) if group.owner(b"oidc:general:%d" % n) is not home)
+        for server in group.servers:
+            server.admin.config_set("cluster-node-timeout", 60_000)
+        async with listening(other.changes()) as ear:
+            home.stop()
+            await one.set(GENERAL, key, b"v", end())
+            await until(lambda: home_failed(one))
+            home.cont()
+            await until_served(one, b"k")
+            assert (await one.ping()).healthy
+            await ear.hears("general", key)
+        for server in group.servers:
+            server.admin.config_set("cluster-node-timeout", 1000)
 
     async def test_a_connection_of_their_own_to_the_node_of_a_key(
         self, group: ClusterGroup, open_redis: OpenRedis

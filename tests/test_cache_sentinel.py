@@ -9,6 +9,7 @@ import pytest
 from oidc_middleware.cache import TYPES
 from oidc_middleware.cache.redis.wire import seal_end
 
+from changes_kit import listening
 from load_kit import Load
 from redis_kit import BUDGET, LOOPBACK, TOLERANCE, OpenRedis, RedisServer, end, fails, free_port, until
 from topology_kit import SERVICE, SentinelGroup
@@ -44,9 +45,11 @@ class TestFailOver:
                 "ACL", "SETUSER", "node", "on", ">pass", "~oidc:*", "+@all", "-client", "+client|info"
             )
         backend = open_redis(doomed.url(login="node:pass@"))
-        async with Load(backend, CALLERS) as load:
+        async with listening(open_redis(doomed.url()).changes()) as ear, Load(backend, CALLERS) as load:
             old.kill()
             await load.all_well(FAIL_OVER)
+            await ear.loses_track()
+            await until(lambda: any(CALLERS[0] in (change.keys or ()) for change in ear.named))
             assert load.longest < BUDGET + TOLERANCE
             assert load.kinds <= {"link", "timeout", "readonly", "busy"}
         await until(lambda: doomed.primary is not old)

@@ -30,9 +30,8 @@ pytestmark = pytest.mark.anyio
 
 TOKEN = TYPES["token"]
 SECRET = "s" * 32
-COMMANDS = (
-    "+mget +getrange +set +del +unlink +scan +ping +info +client|info +client|kill +xadd +xread +xrange +xrevrange"
-)
+COMMANDS = "+mget +getrange +set +del +unlink +scan +ping +info +client|info +client|kill"
+COMMANDS += " +xadd +xread +xrange +xrevrange +evalsha +eval"
 """What docs/redis.md says that the user of a node needs; and then:"""
 BEHIND_SENTINELS = f"{COMMANDS} +role"
 OF_A_SENTINEL = "+sentinel|get-master-addr-by-name"
