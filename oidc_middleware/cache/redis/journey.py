@@ -45,7 +45,7 @@ class Journey:
         nobody = BackendUnavailable("no node of the cluster serves the slot of the key", "busy")
         self.answers: list[Answer] = [nobody] * len(requests)
         self.moves: dict[int, Address] = {}
-        self.is_at_a_loss = False
+        self.is_at_a_loss: bool = False
         self._requests = requests
         self._due: dict[int, tuple[Address, bool]] = {}
         for number, request in enumerate(requests):
