@@ -66,6 +66,7 @@ conformance: $(READY)  ## Run the suite against certified OpenID providers (Node
 .PHONY: soak
 soak: $(READY)  ## Let three processes share a Redis that fails in every way, for five minutes (ARGS="--seconds 60 --seed 7").
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
+	@$(BIN)/python -m pytest tests/soak
 
 .PHONY: bench
 bench: $(READY)  ## Measure, side by side with the peers, and print tables of ratios.

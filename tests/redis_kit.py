@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from oidc_middleware.cache import RedisBackend
 from oidc_middleware.clock import SystemClock
+from oidc_middleware.errors import BackendUnavailable
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10.0
@@ -122,21 +123,15 @@ class RedisServer:
 
     def start(self, *, wait: bool = True) -> None:
         """Start the server, with its memory empty; return when it answers."""
-        options = {
-            "bind": LOOPBACK,
-            "port": str(self.port),
-            "unixsocket": self.socket,
-            "dir": str(self.directory),
-            "save": "",
-            "appendonly": "no",
-            "daemonize": "no",
-            **self.options,
-        }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen([programs()[self.kind], *arguments], stdout=log, stderr=log)
+            self._process = subprocess.Popen([programs()[self.kind], *self._arguments()], stdout=log, stderr=log)
         if wait:
             self._wait_until_it_answers(self._process)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._process is not None
 
     def kill(self) -> None:
         """End the server at once, as a crash does."""
@@ -160,6 +155,19 @@ class RedisServer:
     def cont(self) -> None:
         """Thaw."""
         self._signal(signal.SIGCONT)
+
+    def _arguments(self) -> list[str]:
+        options = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "unixsocket": self.socket,
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+            **self.options,
+        }
+        return [part for name, value in options.items() for part in (f"--{name}", value)]
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
@@ -281,6 +289,18 @@ async def proxy_of(server: RedisServer, tls: ssl.SSLContext | None = None) -> As
     """Open a proxy before a server."""
     async with Proxy(server.port, tls) as proxy:
         yield proxy
+
+
+async def fails(work: Any, *kinds: str) -> BackendUnavailable:
+    """Await what must fail within the budget, in one of these ways."""
+    begun = time.monotonic()
+    try:
+        await work
+    except BackendUnavailable as error:
+        assert error.kind in kinds, str(error)
+        assert time.monotonic() - begun < BUDGET + TOLERANCE
+        return error
+    raise AssertionError("it did not fail")
 
 
 async def until(condition: Any, seconds: float = PATIENCE) -> None:

@@ -8,7 +8,7 @@ import pytest
 from redis._parsers import _AsyncRESP3Parser
 
 from oidc_middleware.cache import TYPES, Backend, RedisBackend
-from oidc_middleware.cache.redis.link import connector
+from oidc_middleware.cache.redis.router import router
 from oidc_middleware.testing import BackendContract, ManualClock
 
 from redis_kit import PATIENCE, RedisServer, newest, programs
@@ -74,7 +74,7 @@ class TestRedisBackendWithoutHiredis(BackendContract):
     @pytest.fixture
     async def backend(self, server: RedisServer, clock: ManualClock) -> AsyncIterator[Backend]:
         backend = RedisBackend(server.url, clock=clock, budget=PATIENCE)
-        backend._connect = connector(server.url, parser_class=_AsyncRESP3Parser)
+        backend._route = router(server.url, PATIENCE, parser_class=_AsyncRESP3Parser)
         yield backend
         await backend.close()
 

@@ -24,6 +24,7 @@ from redis_kit import (
     OpenRedis,
     RedisServer,
     end,
+    fails,
     free_port,
     proxy_of,
     until,
@@ -32,16 +33,6 @@ from redis_kit import (
 pytestmark = pytest.mark.anyio
 
 TOKEN, GENERAL, BLACKLIST = TYPES["token"], TYPES["general"], TYPES["blacklist"]
-
-
-async def fails(work: Any, kind: str) -> BackendUnavailable:
-    """Await what must fail within the budget, in this way."""
-    begun = time.monotonic()
-    with pytest.raises(BackendUnavailable) as caught:
-        await work
-    assert caught.value.kind == kind, str(caught.value)
-    assert time.monotonic() - begun < BUDGET + TOLERANCE
-    return caught.value
 
 
 def all_ended(backend: RedisBackend) -> bool:

@@ -20,6 +20,8 @@ REDIS = [
     "redis://[::1]",
     "rediss://:pw@cache.internal:6380/1",
     "unix:///run/redis.sock?db=1",
+    "rediss+sentinel://:pw@one.internal:26379,two.internal/mymaster/0?sentinel_password=pw",
+    "redis+cluster://[::1]:7000,localhost:7001",
 ]
 
 
@@ -105,6 +107,8 @@ def test_k_secret_short(secret: object, problem: str) -> None:
 def test_secrets_are_not_shown() -> None:
     """O-exc: neither the secrets nor the password in the URL."""
     settings = Settings(**BASE, cache="rediss://user:hunter2@cache.internal/0", secret=[SECRET, OTHER.encode()])
+    sentinels = "redis+sentinel://localhost/name?sentinel_password=hunter2&sentinel_username=node"
+    assert "sentinel_password=***&sentinel_username=node" in repr(Settings(**SHARED, cache=sentinels))
     for text in (repr(settings), str(settings), repr(settings.model_dump())):
         assert not any(hidden in text for hidden in ("hunter2", SECRET, OTHER))
     assert "rediss://***@cache.internal/0" in repr(settings)

@@ -37,6 +37,11 @@ class ReadBatcher(Generic[V]):
         self.batches: int = 0
         """How many batches were sent."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits here and nothing is on the wire."""
+        return self._task is None and not self._waiting
+
     def read(self, key: bytes, *, hurried: bool = False) -> Future[V]:
         """Return a future of the value of a key, for one caller alone to await: cancelling it is no harm.
 

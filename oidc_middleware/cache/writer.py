@@ -9,7 +9,7 @@ from asyncio import Task
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import NamedTuple
 
 from oidc_middleware.cache.waiters import HURRY, Patience, Waiter, closed, fail
@@ -93,6 +93,10 @@ class WriteCounts:
     dropped: int = 0
     lost: int = 0
     refused: int = 0
+
+    def __add__(self, other: WriteCounts) -> WriteCounts:
+        """Return what two writers did together."""
+        return WriteCounts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 class GroupCommitWriter:

@@ -19,7 +19,7 @@ from oidc_middleware.settings.problem import Problem, shown
 MEMORY = "memory://"
 _SQLITE = "sqlite:///"
 _REDIS = re.compile(r"(?:rediss?|unix)(?:\+(?:sentinel|cluster))?://")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*(?=@)|(?<=sentinel_password=)[^&#]*")
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CURE = (
     "Write memory:// (each process keeps its own), sqlite:///path (workers of one host), or a URL of Redis such as "

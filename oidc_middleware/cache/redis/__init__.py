@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from oidc_middleware.cache.redis.backend import RedisBackend, Traffic
+from oidc_middleware.cache.redis.backend import RedisBackend
+from oidc_middleware.cache.redis.session import Traffic
 
 __all__ = ["RedisBackend", "Traffic"]

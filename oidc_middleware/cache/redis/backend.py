@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from oidc_middleware.cache.backend import Counts, Entry, Health, checked_entry
 from oidc_middleware.cache.changes import Change
-from oidc_middleware.cache.redis.link import connector
-from oidc_middleware.cache.redis.session import Limits, Session
-from oidc_middleware.cache.redis.wire import glob_of, key_prefix, read_end, split_key
+from oidc_middleware.cache.redis.lanes import Limits
+from oidc_middleware.cache.redis.route import Stored
+from oidc_middleware.cache.redis.router import router
+from oidc_middleware.cache.redis.session import Session, Traffic
+from oidc_middleware.cache.redis.wire import key_prefix, read_end, split_key
 from oidc_middleware.cache.types import TYPES, CacheType
 from oidc_middleware.cache.waiters import closed
-from oidc_middleware.cache.writer import Write, WriteCounts
+from oidc_middleware.cache.writer import Write
 from oidc_middleware.clock import Clock
-from oidc_middleware.errors import BackendUnavailable, FailureKind
+from oidc_middleware.errors import BackendUnavailable
 
 _MIB = 1024 * 1024
 _DRAIN = 5.0
@@ -52,28 +53,16 @@ class _Rooms(dict[str, _Room]):
         return room
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What travelled so far, and what waits to be written (`queued`, `queued_bytes`).
-
-    `failures` counts round trips and single commands that failed, by kind.
-    """
-
-    read_batches: int
-    connects: int
-    queued: int
-    queued_bytes: int
-    writes: WriteCounts
-    failures: Mapping[FailureKind, int] = field(default_factory=dict)
-
-
 class RedisBackend:
-    """A `Backend` in Redis (6.2 or newer) or Valkey, by URL: `redis://`, `rediss://` or `unix://`.
+    """A `Backend` in Redis (6.2 or newer) or Valkey, by URL.
+
+    The URL names a server (`redis://`, `rediss://`, `unix://`), the primary that sentinels know by a name
+    (`redis+sentinel://`) or a cluster (`redis+cluster://`), both also with `rediss` for TLS.
 
     No caller waits longer than `budget` seconds for a read or a write, nothing is tried twice, and a caller that is
     cancelled costs nothing. Values carry their absolute end with them; the server's clock does not matter. A key with a
     write that is still queued here is read from the queue. What the server holds it does not tell: `entries` and
-    `bytes` of `stats` are 0.
+    `bytes` of `stats` are 0. In a cluster, a node that fails fails its own keys alone, and each node has a queue.
 
     `ca_file` adds a private authority for `rediss://`. A value of more than `max_value_bytes` with its key is not sent:
     its key is deleted, and the refusal counted. `on_lost` is told (type, key) of writes that failed, whose outcome is
@@ -94,7 +83,7 @@ class RedisBackend:
         ca_file: str | None = None,
         on_lost: OnLost | None = None,
     ) -> None:
-        self._connect = connector(url, ca_file)
+        self._route = router(url, budget, ca_file)
         self._clock = clock
         self._now = clock.now
         self._prefix = prefix
@@ -111,8 +100,9 @@ class RedisBackend:
         if session is None or session.loop is not get_running_loop():
             session = self._open()
         full = room.prefix + key
-        queued = session.writer.peek(full)
-        return self._counted(room, await session.reader.read(full) if queued is None else _entry_of(queued))
+        lane = session.lanes.of(full)
+        queued = lane.writer.peek(full)
+        return self._counted(room, await lane.reader.read(full) if queued is None else _entry_of(queued))
 
     async def set(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, wait: bool | None = None) -> None:  # noqa: FBT001
         """Store a copy of `value` until `expires_at` (Unix time in seconds); an end in the past deletes the key.
@@ -125,7 +115,7 @@ class RedisBackend:
             BackendUnavailable: it failed, or was not done in time and may still be; there is no room; after `close`.
         """
         write = self._write(kind, key, checked_entry(value, expires_at))
-        await self._open().writer.write(write, wait=_must_wait(kind, wait))
+        await self._open().lanes.of(write.key).writer.write(write, wait=_must_wait(kind, wait))
 
     async def add(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless there is an entry, and wait for it; tell whether it was stored.
@@ -158,45 +148,50 @@ class RedisBackend:
         if len(full) + len(entry.value) > self._max_value_bytes:
             room.refused += 1
             return False
-        if session.writer.peek(full) is not None:
-            await session.writer.flush()
+        writer = session.lanes.of(full).writer
+        if writer.peek(full) is not None:
+            await writer.flush()
         stored = await way(session, Write(full, entry.value, entry.expires_at, version=entry.version))
         room.sets += stored
         return stored
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one."""
-        return await self._open().writer.write(Write(self._rooms[kind.name].prefix + key, None, asks=True), wait=True)
+        write = Write(self._rooms[kind.name].prefix + key, None, asks=True)
+        return await self._open().lanes.of(write.key).writer.write(write, wait=True)
 
     async def exists(self, kind: CacheType, key: bytes) -> bool:
         """Tell whether there is an entry."""
-        session, full = self._open(), self._rooms[kind.name].prefix + key
-        queued = session.writer.peek(full)
-        entry = read_end(await session.reader.read(full) or b"") if queued is None else _entry_of(queued)
+        full = self._rooms[kind.name].prefix + key
+        lane = self._open().lanes.of(full)
+        queued = lane.writer.peek(full)
+        entry = _entry_in(await lane.reader.read(full) if queued is None else _entry_of(queued))
         return entry is not None and self._now() < entry.expires_at
 
     async def clear(self, kind: CacheType) -> None:
         """Delete every entry of the type that was there or queued when this began; one set meanwhile may go too."""
-        session = self._open()
-        await session.writer.flush()
-        await session.clear(kind.name, glob_of(self._rooms[kind.name].prefix))
+        await self._open().clear(kind.name, self._rooms[kind.name].prefix)
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are, by key."""
         session, room = self._open(), self._rooms[kind.name]
         full = {key: room.prefix + key for key in keys}
-        queued = {key: _entry_of(write) for key in full if (write := session.writer.peek(full[key])) is not None}
+        queued: dict[bytes, Stored | Entry] = {}
+        for key, name in full.items():
+            write = session.lanes.of(name).writer.peek(name)
+            if write is not None:
+                queued[key] = _entry_of(write)
         far = [key for key in full if key not in queued]
-        found = dict(zip(far, await session.reader.read_many([full[key] for key in far]), strict=True))
+        found = dict(zip(far, await session.read_many([full[key] for key in far]), strict=True))
         entries = {key: self._counted(room, stored) for key, stored in (found | queued).items()}
         return {key: entry for key, entry in entries.items() if entry is not None}
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
         """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
         checked = {key: checked_entry(*entry) for key, entry in entries.items()}
-        writer = self._open().writer
+        session = self._open()
         writes = [self._write(kind, key, entry) for key, entry in checked.items()]
-        await writer.write_many(writes, wait=_must_wait(kind, wait))
+        await session.write_many(writes, wait=_must_wait(kind, wait))
 
     async def changes(self) -> AsyncGenerator[Change]:
         """Yield what others change: other processes and other backends, not this one. Ends with `close`.
@@ -231,22 +226,13 @@ class RedisBackend:
     def traffic(self) -> Traffic:
         """Return what travelled so far over the present event loop."""
         session = self._session
-        if session is None:
-            return Traffic(0, 0, 0, 0, WriteCounts())
-        return Traffic(
-            session.reader.batches,
-            sum(link.connects for link in session.links),
-            len(session.writer),
-            session.writer.queued_bytes,
-            session.writer.counts,
-            sum((link.failures for link in session.links), Counter()),
-        )
+        return Traffic() if session is None else session.traffic()
 
     async def suspend(self) -> None:
         """Write what is queued, for 5 s at most, and let go of the connections; the next call makes new ones."""
         session = self._session
         if session is not None and session.loop is get_running_loop():
-            await session.drain(_DRAIN)
+            await session.lanes.drain(_DRAIN)
             self._session = None
             await session.aclose(_DRAIN)
 
@@ -272,7 +258,7 @@ class RedisBackend:
             return session
         if session is not None:
             self._leave(session)
-        self._session = session = Session(self._connect, self._clock, self._limits, self._prefix, self._tell_lost)
+        self._session = session = Session(self._route(), self._clock, self._limits, self._prefix, self._tell_lost)
         return session
 
     def _leave(self, session: Session) -> None:
@@ -281,9 +267,9 @@ class RedisBackend:
         self._session = None
         session.abandon()
 
-    def _counted(self, room: _Room, stored: bytes | Entry | None) -> Entry | None:
+    def _counted(self, room: _Room, stored: Stored | Entry) -> Entry | None:
         """Return the entry if its end has not come, and count it."""
-        entry = read_end(stored) if isinstance(stored, bytes) else stored
+        entry = _entry_in(stored)
         if entry is not None and self._now() < entry.expires_at:
             room.hits += 1
             return entry
@@ -313,6 +299,19 @@ class RedisBackend:
 def _entry_of(write: Write) -> Entry:
     """Return what a queued write makes of its key."""
     return _GONE if write.value is None else Entry(write.value, write.expires_at, write.version)
+
+
+def _entry_in(stored: Stored | Entry) -> Entry | None:
+    """Return the entry in what was found, None when there is none.
+
+    Raises:
+        BackendUnavailable: nobody knows what there is.
+    """
+    if isinstance(stored, bytes):
+        return read_end(stored)
+    if isinstance(stored, BackendUnavailable):
+        raise BackendUnavailable(stored.detail, stored.kind)
+    return stored
 
 
 def _must_wait(kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-from oidc_middleware.cache.redis.wire import command
+from oidc_middleware.cache.redis.urls import Address, target_of
+from oidc_middleware.cache.redis.wire import Elsewhere, command
+from oidc_middleware.cache.waiters import closed
 from oidc_middleware.errors import BackendUnavailable, FailureKind
 
 Reply = Any
 """bytes, int, str, None or a list of these; an error answer is a `BackendUnavailable` in its place."""
+
+Connect = Callable[[], Awaitable[Any]]
+"""Returns a connection of redis-py that is open; raises `BackendUnavailable`, and then leaves nothing open."""
 
 _KINDS: Mapping[str, FailureKind] = {
     "READONLY": "readonly",
@@ -35,9 +39,6 @@ _KINDS: Mapping[str, FailureKind] = {
 }
 """What the first word of an error answer means."""
 
-_SCHEMES = ("redis", "rediss", "unix")
-_OPTIONS = frozenset({"db", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_check_hostname"})
-
 
 class Link:
     """A connection that is made when it is first needed, and anew after a fault.
@@ -45,42 +46,66 @@ class Link:
     A fault is whatever leaves the connection with an answer that nobody reads: no caller ever gets the answer to
     somebody else's command. With `fenced`, a new connection first ends the one before it on the server: what was sent
     there and still lingers in the network then takes no effect any more, so that order holds across connections. That
-    needs the permission for `CLIENT INFO` and `CLIENT KILL`; without it the link works, unfenced.
+    needs the permission for `CLIENT INFO` and `CLIENT KILL`; without it the link works, unfenced. A new connection to
+    another server ends none: there, what the old server did not pass on is gone.
+
+    `on_failure` is told of every round trip that failed, and of every error answer.
     """
 
-    def __init__(self, connect: Callable[[], Any], budget: float, *, fenced: bool = False) -> None:
-        self._make = connect
+    def __init__(
+        self,
+        connect: Connect,
+        budget: float,
+        *,
+        fenced: bool = False,
+        on_failure: Callable[[BackendUnavailable], None] | None = None,
+    ) -> None:
+        self._connect = connect
         self._budget = budget
         self._fenced = fenced
         self._connection: Any = None
         self._writer: asyncio.StreamWriter | None = None
-        self._identity: tuple[bytes, bytes] | None = None
+        self._on_failure = on_failure
+        self._identity: tuple[str, bytes, bytes] | None = None
+        self._is_outdated = False
+        self._is_abandoned = False
         self._lock = asyncio.Lock()
         self.connects: int = 0
         """How many connections were made."""
         self.failures: Counter[FailureKind] = Counter()
         """How many round trips failed as a whole, and how many error answers came, by kind."""
 
-    async def ask(self, *commands: bytes, needs: int | None = None) -> Sequence[Reply]:
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way."""
+        return self._lock.locked()
+
+    def renew(self) -> None:
+        """Make a new connection for the next batch."""
+        self._is_outdated = True
+
+    async def ask(self, *commands: bytes, needs: int | None = None, within: float | None = None) -> Sequence[Reply]:
         """Send commands in one go and return their answers, in order.
 
-        `needs` is how many answers come; None: one for each command.
+        `needs` is how many answers come; None: one for each command. `within` is how many seconds that may take; None:
+        the budget.
 
         Raises:
             BackendUnavailable: no connection, no answer within the budget, or credentials that do not work.
         """
+        budget = self._budget if within is None else within
         try:
-            async with asyncio.timeout(self._budget), self._lock:
+            async with asyncio.timeout(budget), self._lock:
                 try:
                     return await self._ask(commands, len(commands) if needs is None else needs)
                 except BaseException:
                     self._drop()
                     raise
         except TimeoutError:
-            error = BackendUnavailable(f"no answer within {self._budget:g} s", "timeout")
+            error = BackendUnavailable(f"no answer within {budget:.3g} s", "timeout")
         except BackendUnavailable as failure:
             error = failure
-        self.failures[error.kind] += 1
+        self._note(error)
         raise error
 
     async def aclose(self) -> None:
@@ -92,36 +117,36 @@ class Link:
                     await writer.wait_closed()
 
     def abandon(self) -> None:
-        """Let go of the connection although its loop is closed."""
+        """Let go of the connection for good, although its loop may be closed."""
+        self._is_abandoned = True
         self._drop()
 
     async def _ask(self, commands: Sequence[bytes], needs: int) -> Sequence[Reply]:
-        from redis.exceptions import RedisError, ResponseError
+        connection = await self._open()
+        replies = await exchange(connection, commands, needs)
+        for reply in replies:
+            if isinstance(reply, BackendUnavailable):
+                self._note(reply)
+        return replies
 
-        try:
-            connection = await self._open()
-            await connection.send_packed_command(b"".join(commands), check_health=False)
-            replies: list[Reply] = []
-            for _ in range(needs):
-                try:
-                    replies.append(await connection.read_response(disable_decoding=True))
-                except ResponseError as refusal:
-                    replies.append(self._refused(refusal))
-            if any(isinstance(reply, BackendUnavailable) and reply.kind == "readonly" for reply in replies):
-                self._drop()  # what was a primary is a replica now: whoever is found next may be the new one
-            return replies
-        except (RedisError, OSError) as error:
-            raise _unavailable(error) from error
+    def _note(self, failure: BackendUnavailable) -> None:
+        self.failures[failure.kind] += 1
+        if failure.kind == "readonly":  # what was a primary is a replica now: whoever is found next may be the new one
+            self.renew()
+        if self._on_failure is not None:
+            self._on_failure(failure)
 
     async def _open(self) -> Any:
+        if self._is_abandoned:
+            raise closed()
         connection = self._connection
         if connection is not None:
-            if connection.is_connected and not await connection.can_read():
+            if not self._is_outdated and connection.is_connected and not await connection.can_read():
                 return connection
             self._drop()  # the server closed it, or says something that nobody asked for
-        self._connection = connection = self._make()
+        self._is_outdated = False
         self.connects += 1
-        await connection.connect()
+        self._connection = connection = await self._connect()
         self._writer = connection._writer  # noqa: SLF001  redis-py forgets it when it disconnects
         if self._fenced:
             await self._fence(connection)
@@ -129,40 +154,68 @@ class Link:
 
     async def _fence(self, connection: Any) -> None:
         """End this link's connection before this one, and remember what the server calls this one."""
-        from redis.exceptions import ResponseError
-
+        server = _name_of(connection)
         commands = [command(b"CLIENT", b"INFO")]
-        if self._identity is not None:
-            number, address = self._identity
+        if self._identity is not None and self._identity[0] == server:
+            _, number, address = self._identity
             commands.insert(0, command(b"CLIENT", b"KILL", b"ID", number, b"ADDR", address))
-        await connection.send_packed_command(b"".join(commands), check_health=False)
-        reply: Any = None
-        for _ in commands:
-            try:
-                reply = await connection.read_response(disable_decoding=True)
-            except ResponseError:
-                reply = None
-        self._identity = _identity_in(reply)
-
-    def _refused(self, refusal: Exception) -> BackendUnavailable:
-        error = _unavailable(refusal)
-        self.failures[error.kind] += 1
-        return error
+        reply = (await exchange(connection, commands, len(commands)))[-1]
+        known = _identity_in(reply)
+        self._identity = None if known is None else (server, *known)
 
     def _drop(self) -> asyncio.StreamWriter | None:
-        """End the connection now, with what it has not sent yet; return its stream, if there was one.
-
-        redis-py closes a connection by sending what is left first, which a frozen server never takes.
-        """
+        """End the connection now, with what it has not sent yet; return its stream, if there was one."""
         connection, self._connection = self._connection, None
         writer, self._writer = self._writer, None
-        if connection is None:
-            return None
-        writer = writer or connection._writer  # noqa: SLF001  a handshake that failed
-        connection._reader = connection._writer = None  # noqa: SLF001  or it warns that nobody closed it
-        if writer is not None:
-            _abort(writer)
+        if connection is not None:
+            abort(connection, writer)
         return writer
+
+
+async def ask_once(connect: Connect, *commands: bytes) -> Sequence[Reply]:
+    """Send commands over a connection of their own and return their answers, in order.
+
+    Raises:
+        BackendUnavailable: no connection, or it broke.
+    """
+    connection = await connect()
+    try:
+        return await exchange(connection, commands, len(commands))
+    finally:
+        abort(connection)
+
+
+async def exchange(connection: Any, commands: Sequence[bytes], needs: int) -> list[Reply]:
+    """Send commands over an open connection and return so many answers.
+
+    Raises:
+        BackendUnavailable: the connection broke.
+    """
+    from redis.exceptions import RedisError, ResponseError
+
+    try:
+        await connection.send_packed_command(b"".join(commands), check_health=False)
+        replies: list[Reply] = []
+        for _ in range(needs):
+            try:
+                replies.append(await connection.read_response(disable_decoding=True))
+            except ResponseError as refusal:
+                replies.append(_unavailable(refusal))
+        return replies
+    except (RedisError, OSError) as error:
+        raise _unavailable(error) from error
+
+
+def abort(connection: Any, writer: asyncio.StreamWriter | None = None) -> None:
+    """End a connection now, with what it has not sent yet.
+
+    redis-py closes a connection by sending what is left first, which a frozen server never takes. `writer` is its
+    stream, for redis-py may have forgotten that.
+    """
+    writer = writer or connection._writer  # noqa: SLF001
+    connection._reader = connection._writer = None  # noqa: SLF001  or it warns that nobody closed it
+    if writer is not None:
+        _abort(writer)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
@@ -173,50 +226,54 @@ def _abort(writer: asyncio.StreamWriter) -> None:
             writer.transport._call_connection_lost(None)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def connector(url: str, ca_file: str | None = None, **options: Any) -> Callable[[], Any]:
-    """Return a function that makes a connection of redis-py, not yet open, from a URL.
+def connector(url: str, ca_file: str | None = None, **options: Any) -> Connect:
+    """Return a function that opens a connection of redis-py to the server of a URL.
 
     Raises:
-        ValueError: the URL is neither `redis://`, `rediss://` nor `unix://`, or asks for what is not supported.
+        ValueError: the URL is not that of one server, or asks for what is not supported; `ca_file` without TLS.
         ModuleNotFoundError: redis-py is not installed.
     """
-    _check(url)
+    if target_of(url).form != "server":
+        raise ValueError("a connection leads to one server")
+    if ca_file is not None and not url.startswith("rediss:"):
+        raise ValueError("an authority (ca_file) is for TLS, and needs a URL that begins with rediss")
     if find_spec("redis") is None:
         raise ModuleNotFoundError("Redis needs redis-py: pip install 'oidc-middleware[redis]'", name="redis")
 
-    def connect() -> Any:
-        from redis.asyncio.connection import Connection, parse_url
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+    async def connect() -> Any:
+        from redis.exceptions import RedisError
 
-        given: dict[str, Any] = dict(parse_url(url))
-        kind = given.pop("connection_class", Connection)
-        if ca_file is not None:
-            given["ssl_ca_certs"] = ca_file
-        # The one deadline is ours: a timeout for each read would let a slow server take any number of them.
-        fixed = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}
-        return kind(**{**given, **options, **fixed, "driver_info": None, "decode_responses": False})
+        connection = _made(url, ca_file, options)
+        try:
+            await connection.connect()
+        except (RedisError, OSError) as error:
+            abort(connection)
+            raise _unavailable(error) from error
+        except BaseException:
+            abort(connection)
+            raise
+        return connection
 
     return connect
 
 
-def _check(url: str) -> None:
-    """Refuse what redis-py would ignore in silence.
+def _made(url: str, ca_file: str | None, options: Mapping[str, Any]) -> Any:
+    from redis.asyncio.connection import Connection, parse_url
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
 
-    Raises:
-        ValueError: see `connector`.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
-        raise ValueError(f"the scheme {parts.scheme!r} of a Redis URL is not one of {', '.join(_SCHEMES)}")
-    unknown = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _OPTIONS
-    if unknown:
-        raise ValueError(f"the option {min(unknown)!r} of a Redis URL is not one of {', '.join(sorted(_OPTIONS))}")
-    path = parts.path.strip("/")
-    if parts.scheme == "unix" and not path:
-        raise ValueError("a unix:// URL needs the path of a socket")
-    if parts.scheme != "unix" and (not parts.hostname or parts.port == 0 or not (path.isdecimal() or not path)):
-        raise ValueError("a Redis URL needs a host, and after it nothing but the number of a database")
+    given: dict[str, Any] = dict(parse_url(url))
+    kind = given.pop("connection_class", Connection)
+    if ca_file is not None:
+        given["ssl_ca_certs"] = ca_file
+    # The one deadline is ours: a timeout for each read would let a slow server take any number of them.
+    fixed = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}
+    return kind(**{**given, **options, **fixed, "driver_info": None, "decode_responses": False})
+
+
+def _name_of(connection: Any) -> str:
+    """Return which server a connection leads to."""
+    return "{host}:{port}".format(**vars(connection)) if hasattr(connection, "port") else str(connection.path)
 
 
 def _identity_in(info: Any) -> tuple[bytes, bytes] | None:
@@ -230,7 +287,7 @@ def _identity_in(info: Any) -> tuple[bytes, bytes] | None:
 
 def _unavailable(error: BaseException) -> BackendUnavailable:
     """Return what an error of redis-py means."""
-    from redis.exceptions import AuthenticationError, RedisError
+    from redis.exceptions import AskError, AuthenticationError, RedisError
     from redis.exceptions import ConnectionError as LinkError
     from redis.exceptions import TimeoutError as Late
 
@@ -244,4 +301,8 @@ def _unavailable(error: BaseException) -> BackendUnavailable:
         kind = "timeout"
     elif kind == "refused" and isinstance(error, LinkError | OSError):
         kind = "link"
-    return BackendUnavailable(f"{type(error).__name__}: {error}", kind)
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, AskError):
+        address = Address(error.host, error.port)
+        return Elsewhere(detail, error.slot_id, address, is_lasting=word == "MOVED")
+    return BackendUnavailable(detail, kind)

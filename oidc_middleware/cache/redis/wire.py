@@ -8,6 +8,8 @@ import struct
 from typing import Final
 
 from oidc_middleware.cache.backend import VERSIONS, Entry
+from oidc_middleware.cache.redis.urls import Address
+from oidc_middleware.errors import BackendUnavailable
 
 _HEADER = struct.Struct(">BdQ")
 HEADER_SIZE = _HEADER.size
@@ -18,6 +20,19 @@ _TIME = struct.Struct(">d")
 _NEVER = math.inf
 _LONGEST_LIFE = 100 * 365 * 86_400.0
 """Redis computes ends in 64-bit milliseconds and refuses what overflows; nothing here lives for a century."""
+
+
+class Elsewhere(BackendUnavailable):
+    """A node of a cluster says that another one has the slot, for good (`MOVED`) or for this command (`ASK`).
+
+    The host is empty where the node means its own.
+    """
+
+    def __init__(self, detail: str, slot: int, address: Address, *, is_lasting: bool) -> None:
+        super().__init__(detail, "busy")
+        self.slot = slot
+        self.address = address
+        self.is_lasting = is_lasting
 
 
 def key_prefix(prefix: bytes, kind: str) -> bytes:
