@@ -127,7 +127,7 @@ async def test_03_a_revocation_during_an_outage_says_so_and_is_made_up_for(
     for key in (b"while it hangs", b"while it is left alone"):
         assert await node.hybrid.get(BLACKLIST, key) is not None, "the node that was told enforces it"
     assert not BLACKLIST.evictable
-    assert node.hybrid.overview().unsettled.adds == 2
+    await until(lambda: node.hybrid.overview().unsettled.adds == 2)
     redis_server.cont()
     await node.recovered()
     for key in (b"while it hangs", b"while it is left alone"):

@@ -119,7 +119,8 @@ class SealedBackend:
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are and that open, by key."""
-        names = {key: self._names(kind, key) for key in keys}
+        names_of, name = self._sealer.names, kind.name
+        names = {key: names_of(name, key) for key in keys}
         known = self._keys
         if known is None:
             return await self._found(kind, names)
@@ -131,9 +132,11 @@ class SealedBackend:
     async def _found(self, kind: CacheType, names: _Names) -> dict[bytes, Entry]:
         blobs = await self._backend.get_many(kind, [name for some in names.values() for name in some])
         found: dict[bytes, Entry] = {}
+        open_, now = self._sealer.open, self._now()
         for key, some in names.items():
             for name in some:
-                entry = self._opened(kind, key, blobs.get(name))
+                blob = blobs.get(name)
+                entry = None if blob is None else open_(kind.name, key, blob.value, now, blob.version)
                 if entry is not None:
                     found[key] = entry
                     break

@@ -87,6 +87,11 @@ class Shelf(Generic[V]):
             return None
         return self._slots.values[row]
 
+    def held(self, key: bytes) -> V | None:
+        """Return the value, None when there is none or its end has come. Counts as no hit."""
+        row = self._index.get(key)
+        return self._slots.values[row] if row is not None and self._now() < self._slots.ends[row] else None
+
     def end_of(self, key: bytes) -> float | None:
         """Return when the entry ends (Unix time in seconds), None when there is none. Counts as no hit."""
         row = self._index.get(key)

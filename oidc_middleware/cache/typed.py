@@ -89,9 +89,8 @@ class TypedCache(Generic[V]):
         entry = await self._backend.get(self.kind, key)
         if entry is None:
             return None
-        if self._shelf.end_of(key) is not None:
-            return self._shelf.peek_stale(key)  # decoded on its way in
-        return self._decoded(entry)
+        value = self._shelf.held(key)  # decoded on its way in
+        return self._decoded(entry) if value is None else value
 
     async def get_newest(self, key: bytes) -> V | None:
         """Return the value that the shared tier has, though memory may have an older one, which is then forgotten.

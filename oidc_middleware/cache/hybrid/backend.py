@@ -176,9 +176,15 @@ class HybridBackend:
         return await self._read(self._tiers.rooms.of(kind), key)
 
     async def _read(self, room: Room, key: bytes) -> Entry | None:
+        reads, full = self._open().reads, room.prefix + key
+        known = reads.known(full)
+        if known is not None:
+            return known.entry
         try:
-            return await self._open().reads.read(room.prefix + key)
-        except BackendUnavailable:
+            answer = await reads.ask(full)
+            return answer if isinstance(answer, Entry) else None
+        except BackendUnavailable as error:
+            self._standing.suspect(error)
             if self._closed or room.kind.name in self._tiers.irreplaceable:
                 raise
             return None

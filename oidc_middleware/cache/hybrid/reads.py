@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from asyncio import Future
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,25 +37,16 @@ class Reads:
         self._writer = writer
         self._batcher: ReadBatcher[_Answer] = ReadBatcher(self._fetch, tiers.budget)
 
-    async def read(self, full: bytes) -> Entry | None:
-        """Return the entry that the tier has, None when it has none.
+    def ask(self, full: bytes) -> Future[_Answer]:
+        """Return a future of the entry that the tier has, None when it has none, for one caller alone to await.
+
+        It fails with BackendUnavailable where the tier does not say.
 
         Raises:
-            BackendUnavailable: it cannot be asked.
+            BackendUnavailable: it is not asked for now.
         """
-        known = self.known(full)
-        if known is not None:
-            return known.entry
         self._check()
-        standing = self._tiers.standing
-        try:
-            answer = await self._batcher.read(full, hurried=standing.hangs)
-        except BackendUnavailable as error:
-            standing.suspect(error)
-            raise
-        if isinstance(answer, BackendUnavailable):
-            raise BackendUnavailable(answer.detail, answer.kind)
-        return answer
+        return self._batcher.read(full, hurried=self._tiers.standing.hangs)
 
     async def read_many(self, keys: Iterable[bytes]) -> tuple[dict[bytes, Entry], BackendUnavailable | None]:
         """Return the entries that there are, and why some of the keys could not be asked for."""

@@ -100,7 +100,7 @@ class RedisBackend:
         if session is None or session.loop is not get_running_loop():
             session = self._open()
         full = room.prefix + key
-        lane = session.lanes.of(full)
+        lane = session.lanes.only or session.lanes.of(full)
         queued = lane.writer.peek(full)
         return self._counted(room, await lane.reader.read(full) if queued is None else _entry_of(queued))
 
@@ -176,15 +176,13 @@ class RedisBackend:
         """Return the entries that there are, by key."""
         session, room = self._open(), self._rooms[kind.name]
         full = {key: room.prefix + key for key in keys}
-        queued: dict[bytes, Stored | Entry] = {}
-        for key, name in full.items():
-            write = session.lanes.of(name).writer.peek(name)
-            if write is not None:
-                queued[key] = _entry_of(write)
-        far = [key for key in full if key not in queued]
-        found = dict(zip(far, await session.read_many([full[key] for key in far]), strict=True))
-        entries = {key: self._counted(room, stored) for key, stored in (found | queued).items()}
-        return {key: entry for key, entry in entries.items() if entry is not None}
+        queued = session.queued(full.values())
+        far = [key for key, name in full.items() if name not in queued] if queued else list(full)
+        stored = await session.read_many([full[key] for key in far])
+        found: dict[bytes, Stored | Entry] = dict(zip(far, stored, strict=True))
+        found |= {key: _entry_of(queued[name]) for key, name in full.items() if name in queued} if queued else {}
+        entries = ((key, self._counted(room, stored)) for key, stored in found.items())
+        return {key: entry for key, entry in entries if entry is not None}
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
         """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
@@ -269,7 +267,7 @@ class RedisBackend:
 
     def _counted(self, room: _Room, stored: Stored | Entry) -> Entry | None:
         """Return the entry if its end has not come, and count it."""
-        entry = _entry_in(stored)
+        entry = read_end(stored) if isinstance(stored, bytes) else _entry_in(stored)
         if entry is not None and self._now() < entry.expires_at:
             room.hits += 1
             return entry

@@ -52,15 +52,16 @@ class Lanes:
         self._lanes: dict[Hashable, Lane] = {}
         self._past_batches = 0
         self._past_writes = WriteCounts()
-        self._only = self._new("") if route.is_one_server else None
+        self.only: Lane | None = self._new("") if route.is_one_server else None
+        """The one lane, where there never is another."""
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     def of(self, key: bytes) -> Lane:
         """Return the lane in which everything about a key travels at the moment."""
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         for lane in self._lanes.values():
             if lane.writer.peek(key) is not None:
                 return lane

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from random import random
 from typing import Any
 
 from oidc_middleware.cache.changes import Change
+from oidc_middleware.cache.reader import ReadBatcher
 from oidc_middleware.cache.redis.changes import BLOCK, Follower
 from oidc_middleware.cache.redis.health import danger_of, summary
 from oidc_middleware.cache.redis.lanes import Lanes, Limits, OnLostWrites
@@ -30,7 +32,6 @@ from oidc_middleware.cache.redis.wire import (
     split_key,
     time_word,
 )
-from oidc_middleware.cache.waiters import all_of
 from oidc_middleware.cache.writer import GroupCommitWriter, Write, WriteCounts
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable, FailureKind
@@ -85,10 +86,25 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------- reads and writes
 
+    def queued(self, keys: Iterable[bytes]) -> dict[bytes, Write]:
+        """Return the newest writes of keys that are not acknowledged yet."""
+        if not any(map(len, self.lanes.writers)):
+            return {}
+        writes = ((key, self.lanes.of(key).writer.peek(key)) for key in keys)
+        return {key: write for key, write in writes if write is not None}
+
     async def read_many(self, keys: Iterable[bytes]) -> list[Stored]:
         """Return what lies under each key, in order, or why it could not be read."""
-        values: list[Stored] = await all_of([self.lanes.of(key).reader.read(key) for key in keys])
-        return values
+        wanted = list(keys)
+        parts: dict[ReadBatcher[Stored], list[bytes]] = {}
+        for key in wanted:
+            parts.setdefault(self.lanes.of(key).reader, []).append(key)
+        if len(parts) == 1:
+            ((reader, part),) = parts.items()
+            return await reader.read_many(part)
+        answers = await asyncio.gather(*(reader.read_many(part) for reader, part in parts.items()))
+        found = dict(zip(chain.from_iterable(parts.values()), chain.from_iterable(answers), strict=True))
+        return [found[key] for key in wanted]
 
     async def write_many(self, writes: Sequence[Write], *, wait: bool) -> None:
         """Take all writes; with `wait` return when all are done; raise what one of them raises."""
