@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import redis.asyncio  # noqa: F401  or the first caller of all waits for this as well
 
 from oidc_middleware.cache import TYPES, CacheType, HybridBackend, MemoryBackend, RedisBackend, SealedBackend, Sealer
 from oidc_middleware.clock import Clock

@@ -154,7 +154,7 @@ async def test_a_fleet_that_locks_loads_once(over_redis: MakeNodes) -> None:
         node.seconds = 0.05
     assert await storm(nodes) == {b"v"}
     assert loads(nodes) == 1
-    await until(lambda: len(nodes[0].backend._watchers) == 0)
+    await until(lambda: len(nodes[0].backend._coherence._watchers) == 0)
 
 
 async def test_a_fleet_that_does_not_lock_loads_once_a_node_at_most(over_redis: MakeNodes) -> None:
@@ -198,7 +198,7 @@ async def test_those_who_wait_are_woken_by_the_news(over_redis: MakeNodes) -> No
     first = holder.asking()
     await until(lambda: holder.loads)
     second = waiter.asking()
-    await until(lambda: len(waiter.backend._watchers) == 1)
+    await until(lambda: len(waiter.backend._coherence._watchers) == 1)
     holder.gate.set()
     assert await first == b"v"
     waiter.backend.invalidate(GENERAL, LOCK)
@@ -214,7 +214,7 @@ async def test_those_who_wait_look_where_no_news_come(over_redis: MakeNodes) -> 
     first = holder.asking()
     await until(lambda: holder.loads)
     others = [node.asking() for node in waiters]
-    await until(lambda: all(len(node.backend._watchers) for node in waiters))
+    await until(lambda: all(len(node.backend._coherence._watchers) for node in waiters))
     assert not any(task.done() for task in others)
     holder.gate.set()
     assert {await first, *await asyncio.gather(*others)} == {b"v"}
@@ -372,7 +372,7 @@ async def test_a_store_that_goes_while_one_loads(over_redis: MakeNodes, redis_se
     asking = [nodes[0].asking()]
     await until(lambda: nodes[0].loads)
     asking += [node.asking() for node in nodes[1:]]
-    await until(lambda: all(len(node.backend._watchers) for node in nodes[1:]))
+    await until(lambda: all(len(node.backend._coherence._watchers) for node in nodes[1:]))
     redis_server.kill() if how == "killed" else redis_server.stop()
     try:
         nodes[0].gate.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,14 @@ def test_k_redis_plain(cache: str, warnings: list[str], caplog: pytest.LogCaptur
     for record, warning in zip(caplog.records, warnings, strict=True):
         assert warning in record.getMessage()
         assert ":pw@" not in record.getMessage()
+
+
+def test_redis_without_redis_py() -> None:
+    code = (
+        "import sys; sys.modules['redis'] = None; from oidc_middleware import Settings\n"
+        f"Settings(issuer='https://a.example', audience='a', cache='redis://localhost', secret={SECRET!r})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert result.stderr.endswith(
+        "cache: needs redis-py, which is not installed. pip install 'oidc-middleware[redis]'\n"
+    )

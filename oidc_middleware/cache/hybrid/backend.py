@@ -12,21 +12,21 @@ from typing import Any
 
 from oidc_middleware.cache.backend import Backend, Counts, Entry, Health, checked_entry, suspend
 from oidc_middleware.cache.breaker import Thresholds
+from oidc_middleware.cache.hybrid.coherence import Coherence
 from oidc_middleware.cache.hybrid.delivery import failure_of
 from oidc_middleware.cache.hybrid.follower import Follower
-from oidc_middleware.cache.hybrid.overview import Overview
+from oidc_middleware.cache.hybrid.overview import Overview, both_tiers, overview_of
 from oidc_middleware.cache.hybrid.placeholders import Placeholders
 from oidc_middleware.cache.hybrid.rooms import Room, Rooms
 from oidc_middleware.cache.hybrid.session import Session
 from oidc_middleware.cache.hybrid.standing import Standing
 from oidc_middleware.cache.hybrid.tiers import Tiers
 from oidc_middleware.cache.hybrid.unsettled import Unsettled
-from oidc_middleware.cache.hybrid.watchers import Watchers
 from oidc_middleware.cache.hybrid.writes import OnWritten, Writes
 from oidc_middleware.cache.memory import MemoryBackend
 from oidc_middleware.cache.types import CacheType
 from oidc_middleware.cache.waiters import closed
-from oidc_middleware.cache.writer import Write, WriteCounts
+from oidc_middleware.cache.writer import Write
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable
 
@@ -95,7 +95,7 @@ class HybridBackend:
             now=clock.now,
             budget=budget,
         )
-        self._watchers = Watchers()
+        self._coherence = Coherence(self._tiers)
         self._session: Session | None = None
         self._closing: Task[None] | None = None
         self._closed = False
@@ -213,24 +213,9 @@ class HybridBackend:
         await self._store(kind, {key: checked_entry(*entry) for key, entry in entries.items()}, wait)
 
     async def _store(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None) -> None:  # noqa: FBT001
-        session, room = self._open(), self._tiers.rooms.of(kind)
-        for key, entry in entries.items():
-            self._tiers.placeholders.drop(room.prefix + key)
-            self._memory.fill(kind, key, entry)
-        droppable = kind.name not in self._tiers.irreplaceable
-        writes = [
-            Write(
-                room.prefix + key,
-                entry.value if self._is_kept(kind, entry) else None,
-                entry.expires_at,
-                version=entry.version,
-                droppable=droppable,
-            )
-            for key, entry in entries.items()
-        ]
-        must_wait = self._must_wait(kind, wait)
+        session, must_wait = self._open(), self._must_wait(kind, wait)
         try:
-            await session.writes.write(writes, wait=must_wait)
+            await session.writes.store(self._tiers.rooms.of(kind), entries, wait=must_wait)
         except BackendUnavailable:
             if must_wait:
                 raise
@@ -246,7 +231,7 @@ class HybridBackend:
         """
         entry = checked_entry(value, expires_at, version)
         session, room = self._open(), self._tiers.rooms.of(kind)
-        return self._is_kept(kind, entry) and await session.apart(session.conditional.add(room, key, entry))
+        return self._tiers.keeps(kind, entry) and await session.apart(session.conditional.add(room, key, entry))
 
     async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
         """Replace an entry of a lower version in both tiers, and wait for it; tell whether that was done.
@@ -259,7 +244,7 @@ class HybridBackend:
         """
         entry = checked_entry(value, expires_at, version)
         session, room = self._open(), self._tiers.rooms.of(kind)
-        return self._is_kept(kind, entry) and await session.apart(session.conditional.update(room, key, entry))
+        return self._tiers.keeps(kind, entry) and await session.apart(session.conditional.update(room, key, entry))
 
     async def delete(self, kind: CacheType, key: bytes, wait: bool | None = None) -> bool:  # noqa: FBT001
         """Delete the entry in both tiers; tell whether there was one.
@@ -291,11 +276,6 @@ class HybridBackend:
         session = self._open()
         await session.apart(session.caretaker.clear_all(self._tiers.rooms.of(kind)))
 
-    def _is_kept(self, kind: CacheType, entry: Entry) -> bool:
-        """Tell whether an entry is stored: its end has not come, and memory may hold one that is so large."""
-        fits = kind.limits is None or len(entry.value) <= kind.limits.max_entry_bytes
-        return fits and self._clock.now() < entry.expires_at
-
     def _must_wait(self, kind: CacheType, wait: bool | None) -> bool:  # noqa: FBT001
         return kind.name in self._synchronous if wait is None else wait
 
@@ -303,24 +283,18 @@ class HybridBackend:
 
     def invalidate(self, kind: CacheType, key: bytes) -> None:
         """Forget what memory has of a key, and do not keep what is being read of it: somebody else changed it."""
-        full = self._tiers.rooms.of(kind).prefix + key
-        self._tiers.placeholders.outdate(full)
-        self._memory.expire(kind, key)
-        self._watchers.wake(full)
+        self._coherence.invalidate(kind, key)
 
     def invalidate_all(self, kind: CacheType) -> None:
         """Forget what memory has of a type, unless it is replicated: what others changed is not known in full."""
-        self._tiers.placeholders.outdate_all(self._tiers.rooms.of(kind).prefix)
-        if kind.coherence != "replicated":
-            self._memory.expire_all(kind)
-        self._watchers.wake_all(self._tiers.rooms.of(kind).prefix)
+        self._coherence.invalidate_all(kind)
 
     def next_change(self, kind: CacheType, key: bytes) -> Future[None]:
         """Return a future that is done at the next invalidation of the key or its type.
 
         News may be late or absent, so whoever waits also looks now and then, and cancels the future when he goes.
         """
-        return self._watchers.watch(self._tiers.rooms.of(kind).prefix + key)
+        return self._coherence.next_change(kind, key)
 
     # ------------------------------------------------------------------------------------------------------------- care
 
@@ -344,45 +318,14 @@ class HybridBackend:
 
     def stats(self) -> dict[str, Counts]:
         """Return the counts by type name: hits of both tiers, misses of both, and what memory holds."""
-        near = self._memory.stats()
-        for room in self._tiers.rooms.all():
-            counts = near[room.kind.name]
-            near[room.kind.name] = Counts(
-                hits=counts.hits + room.hits,
-                misses=room.misses,
-                sets=counts.sets - room.fills,
-                evicted=counts.evicted,
-                expired=counts.expired,
-                refused=counts.refused,
-                entries=counts.entries,
-                bytes=counts.bytes,
-            )
-        return near
+        return both_tiers(self._tiers)
 
     def overview(self) -> Overview:
         """Return what happened in both tiers; never waits."""
-        rooms, standing = self._tiers.rooms.all(), self._standing
-        near = self._memory.stats()
-        writer = self._session.writes.writer if self._session is not None else None
-        return Overview(
-            l1_hits=sum(counts.hits for counts in near.values()),
-            l2_hits=sum(room.hits for room in rooms),
-            misses=sum(room.misses for room in rooms),
-            l1_writes=sum(counts.sets for counts in near.values()) - sum(room.fills for room in rooms),
-            l2_writes=sum(room.writes for room in rooms),
-            errors=standing.errors,
-            fallback=standing.fallback,
-            last_error=standing.last_error,
-            last_error_age=standing.last_error_age,
-            queued=len(writer) if writer is not None else 0,
-            queued_bytes=writer.queued_bytes if writer is not None else 0,
-            writer=writer.counts if writer is not None else WriteCounts(),
-            unsettled=self._tiers.unsettled.counts(),
-            staleness=self._session.follower.staleness if self._session is not None else None,
-            gaps=self._session.follower.gaps if self._session is not None else 0,
-            l1=near,
-            l2=dict(self._tiers.shared.stats()),
-        )
+        session = self._session
+        if session is None:
+            return overview_of(self._tiers)
+        return overview_of(self._tiers, session.writes.writer, session.follower)
 
     async def suspend(self) -> None:
         """Write what waits, within 5 seconds, and let go of tasks and connections; memory stays.
@@ -445,7 +388,7 @@ class HybridBackend:
         if session is not None:
             self._leave(session)
         writes = Writes(self._tiers, self._queue_size, self._queue_bytes, self._on_written)
-        follower = Follower(self._tiers, self.invalidate, self.invalidate_all, self._random)
+        follower = Follower(self._tiers, self._coherence, self._random)
         self._session = session = Session(self._tiers, writes, follower, self._clock, self._random)
         return session
 

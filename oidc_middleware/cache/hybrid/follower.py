@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from oidc_middleware.cache.changes import EVERYTHING, Change, ChangingBackend, changing
+from oidc_middleware.cache.hybrid.coherence import Coherence
 from oidc_middleware.cache.hybrid.tiers import Tiers
-from oidc_middleware.cache.types import CacheType
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
 # Between two tries to follow, at least and at most, in seconds; the pause has a random length (full jitter).
@@ -29,16 +29,14 @@ class Follower:
     def __init__(
         self,
         tiers: Tiers,
-        invalidate: Callable[[CacheType, bytes], None],
-        invalidate_all: Callable[[CacheType], None],
+        coherence: Coherence,
         random: Callable[[], float],
     ) -> None:
         self.gaps: int = 0
         """How often everything may have changed, the beginning included."""
         self._tiers = tiers
         self._tier: ChangingBackend | None = changing(tiers.shared)
-        self._invalidate = invalidate
-        self._invalidate_all = invalidate_all
+        self._coherence = coherence
         self._random = random
         self._has_complained = False
 
@@ -81,12 +79,12 @@ class Follower:
             self.gaps += 1
             for room in self._tiers.rooms.all():
                 if room.kind.coherence == "invalidated":
-                    self._invalidate_all(room.kind)
+                    self._coherence.invalidate_all(room.kind)
             return
         kind = self._tiers.rooms.kind_of(change.kind)
         if kind is None or kind.coherence == "replicated":
             return  # nothing of it is in memory, or it stays there
         if change.keys is None:
-            self._invalidate_all(kind)
+            self._coherence.invalidate_all(kind)
         for key in change.keys or ():
-            self._invalidate(kind, key)
+            self._coherence.invalidate(kind, key)

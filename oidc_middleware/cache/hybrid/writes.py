@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from oidc_middleware.cache.backend import Entry
 from oidc_middleware.cache.changes import Change
@@ -83,6 +83,22 @@ class Writes:
             BackendUnavailable: it was not acknowledged.
         """
         await self.write([Write(full, None)], wait=True)
+
+    async def store(self, room: Room, entries: Mapping[bytes, Entry], *, wait: bool) -> None:
+        """Store entries in memory, then in the shared tier; what memory cannot keep is deleted in both.
+
+        Raises:
+            BackendUnavailable: one was not acknowledged, or found no room; memory has it.
+        """
+        tiers, kind = self._tiers, room.kind
+        droppable = kind.name not in tiers.irreplaceable
+        writes = []
+        for key, entry in entries.items():
+            full, value = room.prefix + key, entry.value if tiers.keeps(kind, entry) else None
+            tiers.placeholders.drop(full)
+            tiers.memory.fill(kind, key, entry)
+            writes.append(Write(full, value, entry.expires_at, version=entry.version, droppable=droppable))
+        await self.write(writes, wait=wait)
 
     async def write(self, writes: Sequence[Write], *, wait: bool) -> bool:
         """Hand writes to the writer in one go; with `wait` return when they are done.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 from oidc_middleware.cache.redis.urls import Address, target_of
@@ -237,8 +237,7 @@ def connector(url: str, ca_file: str | None = None, **options: Any) -> Connect:
         raise ValueError("a connection leads to one server")
     if ca_file is not None and not url.startswith("rediss:"):
         raise ValueError("an authority (ca_file) is for TLS, and needs a URL that begins with rediss")
-    if find_spec("redis") is None:
-        raise ModuleNotFoundError("Redis needs redis-py: pip install 'oidc-middleware[redis]'", name="redis")
+    _load()
 
     async def connect() -> Any:
         from redis.exceptions import RedisError
@@ -255,6 +254,16 @@ def connector(url: str, ca_file: str | None = None, **options: Any) -> Connect:
         return connection
 
     return connect
+
+
+def _load() -> None:
+    """Load redis-py, which takes a tenth of a second, before anybody has a deadline."""
+    try:
+        import_module("redis.asyncio.connection")
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise ModuleNotFoundError("Redis needs redis-py: pip install 'oidc-middleware[redis]'", name="redis") from None
 
 
 def _made(url: str, ca_file: str | None, options: Mapping[str, Any]) -> Any:

@@ -75,6 +75,8 @@ class CallsContract:
         with pytest.raises(BackendUnavailable, match="closed"):
             await backend.set(TOKEN, b"k", b"v", clock.now() + HOUR)
         with pytest.raises(BackendUnavailable, match="closed"):
+            await backend.set(GENERAL, b"queued", b"v", clock.now() + HOUR, wait=False)
+        with pytest.raises(BackendUnavailable, match="closed"):
             await backend.add(TOKEN, b"other", b"v", clock.now() + HOUR)
         with pytest.raises(BackendUnavailable, match="closed"):
             await backend.update(TOKEN, b"k", b"w", clock.now() + HOUR, 1)
