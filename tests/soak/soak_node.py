@@ -32,6 +32,7 @@ L1_LIFE = 2.0
 """Seconds that memory may answer here: short, so that a soak of minutes sees many lives."""
 SECRET = "s" * 32
 KINDS = {name: replace(TYPES[name], l1_life=L1_LIFE) for name in ("general", "token", "session")}
+SESSION = KINDS["session"]
 KEYS = [b"key %d" % number for number in range(40)]
 TASKS = 8
 BUDGET = 0.25
@@ -75,6 +76,8 @@ class Node:
         self.sessions: list[str] = []
         self.born: list[str] = []
         self.ended: set[str] = set()
+        # The highest version of a session whose storing was acknowledged to this node.
+        self.versions: dict[str, int] = {}
         self.ended_everywhere: list[str] = []
         self.may_go = asyncio.Event()
         self.may_go.set()
@@ -145,25 +148,46 @@ class Node:
         self._memory(kind, key).change(None)
         await self.backend.delete(kind, key)
 
-    async def _session(self, kind: CacheType, _: bytes) -> None:
-        """Begin a session, look for one, or end one; none that was ended is ever there again."""
-        kind = KINDS["session"]
+    async def _session(self, _: CacheType, __: bytes) -> None:
+        """Begin a session, or look for one, refresh it, or end it."""
         what = self.random.random()
         if what < 0.4 or not self.sessions:
-            name = f"{self.number}-{self.random.getrandbits(64):x}"
-            if await self.backend.add(kind, name.encode(), name.encode(), CLOCK.now() + 300):
-                self.born.append(name)
-                self.sessions.append(name)
+            await self._begin()
             return
         name = self.random.choice(self.sessions)
-        if what < 0.9:
-            was_ended = name in self.ended
-            if await self.backend.get(kind, name.encode()) is not None and was_ended:
-                self._violated(f"session {name} is served, though this node ended it")
+        if what < 0.7:
+            await self._look_for(name)
+        elif what < 0.95:
+            await self._refresh(name)
+        else:
+            self.ended.add(name)
+            await self.backend.delete(SESSION, name.encode(), wait=True)
+            self.ended_everywhere.append(name)
+
+    async def _begin(self) -> None:
+        name = f"{self.number}-{self.random.getrandbits(64):x}"
+        if await self.backend.add(SESSION, name.encode(), name.encode(), CLOCK.now() + 300):
+            self.born.append(name)
+            self.sessions.append(name)
+
+    async def _look_for(self, name: str) -> Entry | None:
+        """Look for a session: none that this node ended is there again, and none is older than this node made it."""
+        was_ended, version = name in self.ended, self.versions.get(name, 0)
+        entry = await self.backend.get(SESSION, name.encode())
+        if entry is not None and was_ended:
+            self._violated(f"session {name} is served, though this node ended it")
+        if entry is not None and entry.version < version:
+            self._violated(f"session {name} is served in version {entry.version}, after {version} was stored")
+        return entry
+
+    async def _refresh(self, name: str) -> None:
+        entry = await self._look_for(name)
+        if entry is None:
             return
-        self.ended.add(name)
-        await self.backend.delete(kind, name.encode(), wait=True)
-        self.ended_everywhere.append(name)
+        version = entry.version + 1
+        if await self.backend.update(SESSION, name.encode(), name.encode(), CLOCK.now() + 300, version):
+            self.counts["refreshed"] += 1
+            self.versions[name] = max(version, self.versions.get(name, 0))
 
     def _memory(self, kind: CacheType, key: bytes) -> Memory:
         return self.known[kind.name, key]
@@ -192,7 +216,7 @@ class Node:
             for key, entry in (await self.backend.get_many(kind, KEYS)).items()
         }
         ended = [name.encode() for name in self.ended]
-        for name in await self.backend.get_many(KINDS["session"], ended):
+        for name in await self.backend.get_many(SESSION, ended):
             self._violated(f"session {name.decode()} is served, though this node ended it")
         told = {"served": served, "counts": self.counts, "violations": self.violations}
         told |= {"born": self.born, "ended": self.ended_everywhere}
