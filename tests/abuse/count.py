@@ -21,12 +21,11 @@ TESTS = Path(__file__).parent.parent
 LATER = {
     "introspection": "introspection",
     "the reverse proxy": "proxy",
-    "sessions": "rp/oidf rp/extra session logout/back-channel logout/front K-secret-short",
+    "sessions": "rp/oidf rp/extra session logout/back-channel logout/front",
     "revocation": (
         "C-jti-delim C-jti-missing C-bl-flood C-bl-expired C-bl-before-cache C-bl-api-other C-bl-sub C-clock "
-        "Y-failover-lost Y-evict Y-noscript"
+        "Y-failover-lost Y-evict"
     ),
-    "the middleware on a shared cache": "D-lock-die K-redis-plain K-redis-evict",
 }
 PARTS = {name: part for part, names in LATER.items() for name in names.split()}
 
