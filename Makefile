@@ -38,7 +38,7 @@ demo: $(READY)  ## Start an issuer and a protected API here, and print curl line
 .PHONY: test
 test: $(READY)  ## Run the tests.
 	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node)"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 	@$(if $(ARGS),,touch $(TESTED))
 
 $(TESTED): $(READY) $(SOURCES)

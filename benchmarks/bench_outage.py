@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from statistics import quantiles
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
+from redis_stand import redis_kit
 from table import Row, at_most, markdown
 from traffic import AUDIENCE, Application, bare, issuer, no_body, only_200, scope_of
 
@@ -44,12 +44,6 @@ def rows(*, quick: bool = False) -> dict[str, list[Row]]:
         "Redis hangs (SIGSTOP)": frozen,
         "A node's memory": [*(growth(100_000, 10) if quick else growth(1_000_000, 60)), collection(1_000_000)],
     }
-
-
-def redis_kit() -> Any:
-    """Return the module of the tests that starts servers."""
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
-    return importlib.import_module("redis_kit")
 
 
 async def hang(server: Any, count: int) -> list[Row]:

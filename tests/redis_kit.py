@@ -220,7 +220,10 @@ class Proxy:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        await self.cut()
+        self.refuse = True
+        for _ in range(10):  # whoever was just let in has his turn to be refused
+            await self.cut()
+            await asyncio.sleep(0)
 
     @property
     def port(self) -> int:

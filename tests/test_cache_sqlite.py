@@ -25,6 +25,8 @@ from oidc_middleware.clock import SystemClock
 from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing import BackendContract, ManualClock
 
+from redis_kit import PATIENCE
+
 __all__ = ["clock"]
 
 pytestmark = pytest.mark.anyio
@@ -367,9 +369,8 @@ async def test_a_cancelled_caller_while_it_opens_harms_nobody(backend: SqliteBac
     assert results[1:] == [None] * 19
 
 
-async def test_close_makes_the_writes_that_wait(
-    backend: SqliteBackend, other: SqliteBackend, clock: ManualClock
-) -> None:
+async def test_close_makes_the_writes_that_wait(path: Path, other: SqliteBackend, clock: ManualClock) -> None:
+    backend = SqliteBackend(path, clock=clock, budget=PATIENCE)
     end = clock.now() + HOUR
     writes = [asyncio.create_task(backend.set(TOKEN, b"%d" % n, b"v", end)) for n in range(1000)]
     await asyncio.sleep(0)
