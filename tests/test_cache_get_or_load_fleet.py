@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Any
@@ -77,6 +77,7 @@ class Node:
 
 
 MakeNodes = Callable[..., list[Node]]
+MakeFollowing = Callable[..., Awaitable[list[Node]]]
 
 
 @pytest.fixture
@@ -107,11 +108,17 @@ def nodes_over(close_later: AsyncExitStack) -> MakeNodes:
 
 
 @pytest.fixture
-def over_redis(nodes_over: MakeNodes, redis_server: RedisServer) -> MakeNodes:
-    def make(loading: Loading, budget: float = PATIENCE, count: int = NODES) -> list[Node]:
-        return nodes_over(
+def over_redis(nodes_over: MakeNodes, redis_server: RedisServer) -> MakeFollowing:
+    """Nodes over a server, each of which follows the others already: what it forgets at first, it has forgotten."""
+
+    async def make(loading: Loading, budget: float = PATIENCE, count: int = NODES) -> list[Node]:
+        nodes = nodes_over(
             lambda: RedisBackend(redis_server.url, clock=CLOCK, budget=budget), loading, CLOCK, budget, count
         )
+        for node in nodes:
+            node.backend.start()
+        await until(lambda: all(node.backend.overview().gaps for node in nodes))
+        return nodes
 
     return make
 
@@ -147,9 +154,9 @@ async def storm(nodes: list[Node]) -> set[bytes | None]:
 # ---------------------------------------------------------------------------------------------------------- a cold key
 
 
-async def test_a_fleet_that_locks_loads_once(over_redis: MakeNodes) -> None:
+async def test_a_fleet_that_locks_loads_once(over_redis: MakeFollowing) -> None:
     """D-stampede: 192 callers on three nodes are one load."""
-    nodes = over_redis(locking())
+    nodes = await over_redis(locking())
     for node in nodes:
         node.seconds = 0.05
     assert await storm(nodes) == {b"v"}
@@ -157,9 +164,9 @@ async def test_a_fleet_that_locks_loads_once(over_redis: MakeNodes) -> None:
     await until(lambda: len(nodes[0].backend._coherence._watchers) == 0)
 
 
-async def test_a_fleet_that_does_not_lock_loads_once_a_node_at_most(over_redis: MakeNodes) -> None:
+async def test_a_fleet_that_does_not_lock_loads_once_a_node_at_most(over_redis: MakeFollowing) -> None:
     """D-stampede."""
-    nodes = over_redis(locking(lock=False))
+    nodes = await over_redis(locking(lock=False))
     for node in nodes:
         node.seconds = 0.05
     assert await storm(nodes) == {b"v"}
@@ -167,23 +174,23 @@ async def test_a_fleet_that_does_not_lock_loads_once_a_node_at_most(over_redis: 
     assert loads(nodes) >= 1
 
 
-async def test_nodes_that_spread_out_load_once(over_redis: MakeNodes) -> None:
+async def test_nodes_that_spread_out_load_once(over_redis: MakeFollowing) -> None:
     """A second look after a moment that each node draws for itself: where a load is cheap, that is enough."""
-    nodes = over_redis(locking(lock=False, spread=1.0))
+    nodes = await over_redis(locking(lock=False, spread=1.0))
     assert await storm(nodes) == {b"v"}
     assert [node.loads for node in nodes] == [1, 0, 0]
 
 
-async def test_what_one_node_loaded_the_others_have(over_redis: MakeNodes) -> None:
-    nodes = over_redis(locking(lock=False))
+async def test_what_one_node_loaded_the_others_have(over_redis: MakeFollowing) -> None:
+    nodes = await over_redis(locking(lock=False))
     assert await nodes[0].ask() == b"v"
     await until(lambda: nodes[0].backend.overview().queued == 0)
     assert await nodes[1].ask() == await nodes[2].ask() == b"v"
     assert loads(nodes) == 1
 
 
-async def test_the_lock_is_given_back_after_the_value_is_there(over_redis: MakeNodes) -> None:
-    first, second, third = over_redis(locking())
+async def test_the_lock_is_given_back_after_the_value_is_there(over_redis: MakeFollowing) -> None:
+    first, second, third = await over_redis(locking())
     await first.ask()
     assert await second.backend.get_shared(GENERAL, LOCK) is None
     await second.cache.delete(KEY)
@@ -191,9 +198,9 @@ async def test_the_lock_is_given_back_after_the_value_is_there(over_redis: MakeN
     assert await third.ask() == b"newer", "nobody waits for a lock that was given back"
 
 
-async def test_those_who_wait_are_woken_by_the_news(over_redis: MakeNodes) -> None:
+async def test_those_who_wait_are_woken_by_the_news(over_redis: MakeFollowing) -> None:
     """The change log tells that the lock is gone; they don't look again before."""
-    holder, waiter = over_redis(locking(poll=LONG / 2), count=2)
+    holder, waiter = await over_redis(locking(poll=LONG / 2), count=2)
     holder.gate.clear()
     first = holder.asking()
     await until(lambda: holder.loads)
@@ -207,9 +214,9 @@ async def test_those_who_wait_are_woken_by_the_news(over_redis: MakeNodes) -> No
     assert waiter.loads == 0
 
 
-async def test_those_who_wait_look_where_no_news_come(over_redis: MakeNodes) -> None:
+async def test_those_who_wait_look_where_no_news_come(over_redis: MakeFollowing) -> None:
     """Whether there is a change log or not; it only makes this faster."""
-    holder, *waiters = over_redis(locking(poll=0.5))
+    holder, *waiters = await over_redis(locking(poll=0.5))
     holder.gate.clear()
     first = holder.asking()
     await until(lambda: holder.loads)
@@ -224,8 +231,8 @@ async def test_those_who_wait_look_where_no_news_come(over_redis: MakeNodes) -> 
 # --------------------------------------------------------------------------------------------------- a holder that ends
 
 
-async def test_a_cancelled_caller_leaves_the_load_and_the_lock_alone(over_redis: MakeNodes) -> None:
-    nodes = over_redis(locking())
+async def test_a_cancelled_caller_leaves_the_load_and_the_lock_alone(over_redis: MakeFollowing) -> None:
+    nodes = await over_redis(locking())
     nodes[0].gate.clear()
     caller = nodes[0].asking()
     await until(lambda: nodes[0].loads)
@@ -238,9 +245,9 @@ async def test_a_cancelled_caller_leaves_the_load_and_the_lock_alone(over_redis:
     assert loads(nodes) == 1
 
 
-async def test_a_node_that_stops_gives_the_lock_back(over_redis: MakeNodes) -> None:
+async def test_a_node_that_stops_gives_the_lock_back(over_redis: MakeFollowing) -> None:
     """Those who wait take over at once, not when the lock ends."""
-    holder, *waiters = over_redis(locking())
+    holder, *waiters = await over_redis(locking())
     holder.gate.clear()
     given_up = holder.asking()
     await until(lambda: holder.loads)
@@ -253,9 +260,9 @@ async def test_a_node_that_stops_gives_the_lock_back(over_redis: MakeNodes) -> N
     assert loads(waiters) == 1
 
 
-async def test_a_node_whose_load_fails_makes_room_for_the_next(over_redis: MakeNodes) -> None:
+async def test_a_node_whose_load_fails_makes_room_for_the_next(over_redis: MakeFollowing) -> None:
     """The error is its own; another node tries for itself, at once."""
-    holder, *waiters = over_redis(locking())
+    holder, *waiters = await over_redis(locking())
     holder.gate.clear()
     holder.error = ProviderUnavailable("no answer")
     failing = holder.asking()
@@ -269,10 +276,10 @@ async def test_a_node_whose_load_fails_makes_room_for_the_next(over_redis: MakeN
     assert loads(waiters) == 1
 
 
-async def test_when_the_holder_is_killed_the_lock_ends(over_redis: MakeNodes, redis_server: RedisServer) -> None:
+async def test_when_the_holder_is_killed_the_lock_ends(over_redis: MakeFollowing, redis_server: RedisServer) -> None:
     """D-lock-die: one of the others goes on, and not before the lock has ended."""
     life = 1.5
-    nodes = over_redis(locking(lock_life=life))
+    nodes = await over_redis(locking(lock_life=life))
     with LoadPeer(redis_server.url, life, "never") as peer:
         start = perf_counter()
         asking = [node.asking() for node in nodes]
@@ -283,10 +290,10 @@ async def test_when_the_holder_is_killed_the_lock_ends(over_redis: MakeNodes, re
     assert loads(nodes) == 1
 
 
-async def test_what_a_thawed_holder_brings_does_no_harm(over_redis: MakeNodes, redis_server: RedisServer) -> None:
+async def test_what_a_thawed_holder_brings_does_no_harm(over_redis: MakeFollowing, redis_server: RedisServer) -> None:
     """D-lock-die: it was frozen for longer than its lock; another loaded something newer meanwhile."""
     life = 0.5
-    nodes = over_redis(locking(lock_life=life))
+    nodes = await over_redis(locking(lock_life=life))
     with LoadPeer(redis_server.url, life, "outdated") as peer:
         peer.send(signal.SIGSTOP)
         for node in nodes:
@@ -347,10 +354,10 @@ async def test_nobody_waits_for_others_for_ever(over_memory: MakeNodes, clock: M
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_without_the_store_every_node_loads_for_itself(
-    over_redis: MakeNodes, redis_server: RedisServer, how: str
+    over_redis: MakeFollowing, redis_server: RedisServer, how: str
 ) -> None:
     """At most once a node, and no caller waits for longer than the waits for the store take."""
-    nodes = over_redis(locking(), budget=BUDGET)
+    nodes = await over_redis(locking(), budget=BUDGET)
     await asyncio.gather(*(node.inner.get(b"warm") for node in nodes))
     redis_server.kill() if how == "killed" else redis_server.stop()
     try:
@@ -365,9 +372,11 @@ async def test_without_the_store_every_node_loads_for_itself(
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-async def test_a_store_that_goes_while_one_loads(over_redis: MakeNodes, redis_server: RedisServer, how: str) -> None:
+async def test_a_store_that_goes_while_one_loads(
+    over_redis: MakeFollowing, redis_server: RedisServer, how: str
+) -> None:
     """The holder's callers get their value; those who waited for it load for themselves."""
-    nodes = over_redis(locking(), budget=BUDGET)
+    nodes = await over_redis(locking(), budget=BUDGET)
     nodes[0].gate.clear()
     asking = [nodes[0].asking()]
     await until(lambda: nodes[0].loads)
