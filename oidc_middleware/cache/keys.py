@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from oidc_middleware.cache.changes import Change
@@ -21,7 +21,7 @@ class _Names:
     """
 
     def __init__(self, life: float, most: int, now: float) -> None:
-        self.asked: list[dict[bytes, bytes]] = []
+        self.asked: list[Mapping[bytes, bytes]] = []
         """For each question under way, the names that it asks for with their keys."""
         self._life = life
         self._most = most
@@ -69,19 +69,19 @@ class KeysByName:
     def __len__(self) -> int:
         return sum(len(names) for names in self._types.values())
 
-    def remember(self, kind: CacheType, names: Mapping[bytes, Iterable[bytes]]) -> None:
-        """Remember the names of keys: what is under them is written here, or was found."""
-        self._of(kind).remember(_by_name(names), self._now())
+    def remember(self, kind: CacheType, names: Mapping[bytes, bytes]) -> None:
+        """Remember the keys of names: what is under them is written here, or was found."""
+        self._of(kind).remember(names, self._now())
 
     @contextmanager
-    def asking(self, kind: CacheType, names: Mapping[bytes, Iterable[bytes]]) -> Iterator[None]:
-        """Know the names of keys while somebody asks for them."""
-        asked, question = self._of(kind).asked, _by_name(names)
-        asked.append(question)
+    def asking(self, kind: CacheType, names: Mapping[bytes, bytes]) -> Iterator[None]:
+        """Know the keys of names while somebody asks for them."""
+        asked = self._of(kind).asked
+        asked.append(names)
         try:
             yield
         finally:
-            asked[:] = [other for other in asked if other is not question]
+            asked[:] = [other for other in asked if other is not names]
 
     def translate(self, change: Change) -> Change | None:
         """Return a change of names as one of keys, None when it is about nothing that memory may have."""
@@ -102,7 +102,3 @@ class KeysByName:
             life = math.inf if kind.l1_life is None else kind.l1_life + _MARGIN
             names = self._types[kind.name] = _Names(life, self._most, self._now())
         return names
-
-
-def _by_name(names: Mapping[bytes, Iterable[bytes]]) -> dict[bytes, bytes]:
-    return {name: key for key, some in names.items() for name in some}

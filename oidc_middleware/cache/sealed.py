@@ -15,7 +15,6 @@ from oidc_middleware.cache.types import CacheType
 from oidc_middleware.clock import Clock
 
 _MOST_NAMES = 32_768
-_Names = dict[bytes, list[bytes]]
 
 
 class SealedBackend:
@@ -64,7 +63,7 @@ class SealedBackend:
         """
         entry = checked_entry(value, expires_at)
         name, *others = names = self._names(kind, key)
-        self._remember(kind, {key: names})
+        self._remember(kind, dict.fromkeys(names, key))
         await self._delete_all(kind, others)
         blob = self._sealed(kind, key, entry)
         await self._backend.set(kind, name, blob.value, blob.expires_at, wait)
@@ -83,7 +82,7 @@ class SealedBackend:
         name, *others = names = self._names(kind, key)
         if others and await self.get(kind, key) is not None:
             return False
-        self._remember(kind, {key: names})
+        self._remember(kind, dict.fromkeys(names, key))
         return await self._backend.add(kind, name, *self._sealed(kind, key, entry))
 
     async def update(self, kind: CacheType, key: bytes, value: bytes, expires_at: float, version: int) -> bool:
@@ -98,7 +97,7 @@ class SealedBackend:
         if len(entry.value) > LARGEST_VALUE:
             return False
         name, *others = names = self._names(kind, key)
-        self._remember(kind, {key: names})
+        self._remember(kind, dict.fromkeys(names, key))
         if others:
             blobs = await self._backend.get_many(kind, (name, *others))
             opening = (every for every in (name, *others) if self._opened(kind, key, blobs.get(every)) is not None)
@@ -119,34 +118,34 @@ class SealedBackend:
 
     async def get_many(self, kind: CacheType, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return the entries that there are and that open, by key."""
-        names_of, name = self._sealer.names, kind.name
-        names = {key: names_of(name, key) for key in keys}
+        names_of, type_name = self._sealer.names, kind.name
+        names = {name: key for key in dict.fromkeys(keys) for name in names_of(type_name, key)}
         known = self._keys
         if known is None:
             return await self._found(kind, names)
         with known.asking(kind, names):
             found = await self._found(kind, names)
-            known.remember(kind, {key: names[key] for key in found})
+            known.remember(kind, {name: key for name, key in names.items() if key in found})
         return found
 
-    async def _found(self, kind: CacheType, names: _Names) -> dict[bytes, Entry]:
-        blobs = await self._backend.get_many(kind, [name for some in names.values() for name in some])
+    async def _found(self, kind: CacheType, names: Mapping[bytes, bytes]) -> dict[bytes, Entry]:
+        """Return the entries under names that open, by key; of several names of a key the first one counts."""
+        blobs = await self._backend.get_many(kind, names)
         found: dict[bytes, Entry] = {}
         open_, now = self._sealer.open, self._now()
-        for key, some in names.items():
-            for name in some:
-                blob = blobs.get(name)
-                entry = None if blob is None else open_(kind.name, key, blob.value, now, blob.version)
+        for name, key in names.items():
+            blob = blobs.get(name)
+            if blob is not None and key not in found:
+                entry = open_(kind.name, key, blob.value, now, blob.version)
                 if entry is not None:
                     found[key] = entry
-                    break
         return found
 
     async def set_many(self, kind: CacheType, entries: Mapping[bytes, Entry], wait: bool | None = None) -> None:  # noqa: FBT001
         """Do what `set` does, for many, each with its version; when one of them is wrong, none is stored."""
         checked = {key: checked_entry(*entry) for key, entry in entries.items()}
         names = {key: self._names(kind, key) for key in checked}
-        self._remember(kind, names)
+        self._remember(kind, {name: key for key, some in names.items() for name in some})
         await self._delete_all(kind, [other for _, *others in names.values() for other in others])
         sealed = {names[key][0]: self._sealed(kind, key, entry) for key, entry in checked.items()}
         await self._backend.set_many(kind, sealed, wait)
@@ -194,8 +193,8 @@ class SealedBackend:
         """Return every name of an entry without namespace and type: the tier beneath knows those."""
         return self._sealer.names(kind.name, key)
 
-    def _remember(self, kind: CacheType, names: _Names) -> None:
-        """Remember the names of what is written: memory above has it, too."""
+    def _remember(self, kind: CacheType, names: Mapping[bytes, bytes]) -> None:
+        """Remember the keys of the names of what is written: memory above has it, too."""
         if self._keys is not None:
             self._keys.remember(kind, names)
 
