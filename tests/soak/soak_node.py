@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -232,6 +233,7 @@ async def until_true(ask: Callable[[], Awaitable[bool]]) -> None:
 
 async def main(url: str, number: int, seed: str) -> None:
     """Hear words and answer them until `end`."""
+    logging.disable(logging.WARNING)  # that the store is away and back is what this is about
     node = Node(url, number, seed)
     tasks = [asyncio.create_task(node.work()) for _ in range(TASKS)]
     words = asyncio.StreamReader()
