@@ -165,7 +165,7 @@ class HybridBackend:
             entry = self._counted(room, found.get(room.prefix + key))
             if entry is not None:
                 entries[key] = entry
-        return entries
+        return {key: entry for key, entry in entries.items() if self._tiers.now() < entry.expires_at}
 
     async def get_shared(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry of the shared tier, whatever memory has; None as well when it cannot be asked.

@@ -113,6 +113,8 @@ class Reads:
         else:
             for found in await asyncio.gather(*map(self._ask, by_type.values())):
                 answers |= found
+        if knows_some or len(by_type) > 1:  # one of them may have ended while the others were waited for
+            return [self._alive(answer) if isinstance(answer, Entry) else answer for answer in map(answers.get, keys)]
         return [answers[full] for full in keys]
 
     async def _ask(self, fulls: Sequence[bytes]) -> dict[bytes, _Answer]:
