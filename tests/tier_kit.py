@@ -23,7 +23,8 @@ class Tier:
     """A node's link to a store that several nodes share.
 
     `reads` and `writes` say what becomes of the next calls, `failure` of which kind a failure is. Calls wait while
-    `gate` is closed. `calls` counts what came, `seen` keeps what each call was told of keys.
+    they are held: a read for its answer, a write before it is done, or for its answer if that is `late`. `calls` counts
+    what came, `seen` keeps what each call was told of keys.
     """
 
     def __init__(self, clock: Clock, store: MemoryBackend | None = None) -> None:
@@ -31,6 +32,7 @@ class Tier:
         self.reads: Mode = "well"
         self.writes: Mode = "well"
         self.pings = True
+        self.late = False
         self.failure: FailureKind | Exception = "link"
         self.gates: dict[str, Event] = {}
         self.calls: Counter[str] = Counter()
@@ -53,7 +55,7 @@ class Tier:
     def heal(self) -> None:
         """Make all well."""
         self.reads = self.writes = "well"
-        self.pings = True
+        self.pings, self.late = True, False
         self.release()
 
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
@@ -101,19 +103,20 @@ class Tier:
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             # A read shows what is there when it arrives, however long its answer takes.
-            result = await work() if operation in READS and self._mode(operation) == "well" else None
+            is_done = self._mode(operation) == "well" and (operation in READS or self.late)
+            result = await work() if is_done else None
             if operation in self.gates:
                 await self.gates[operation].wait()
             else:
                 await asyncio.sleep(0)
-            return await self._answer(operation, result, work)
+            return await self._answer(operation, (lambda: _as_it_was(result)) if is_done else work)
         finally:
             self._at_once -= 1
 
-    async def _answer(self, operation: str, read: Any, work: Callable[[], Awaitable[T]]) -> T:
+    async def _answer(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         mode = self._mode(operation)
         if mode == "well":
-            return read if operation in READS and read is not None else await work()
+            return await work()
         if mode == "unacknowledged":
             await work()
             raise BackendUnavailable("no answer in time", "timeout")
@@ -123,6 +126,10 @@ class Tier:
 
     def _mode(self, operation: str) -> Mode:
         return self.reads if operation in READS else self.writes
+
+
+async def _as_it_was(result: Any) -> Any:
+    return result
 
 
 async def turns(count: int = 20) -> None:
