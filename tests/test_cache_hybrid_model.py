@@ -227,9 +227,9 @@ class NodesAndStore(FallibleNodes[Node]):
         self.release(node)
         self.get(node, key)
 
-    @rule(node=NODES, key=KEYS, change=CHANGES)
-    def a_change_is_under_way(self, node: int, key: bytes, change: str) -> None:
-        """The store still has what this node changed, memory forgets the change, and the end of that may come."""
+    @rule(node=NODES, key=KEYS, change=CHANGES, arrives=st.booleans())
+    def a_change_is_under_way(self, node: int, key: bytes, change: str, arrives: bool) -> None:
+        """The store still has what this node changed, memory forgets the change; the loop ends, or its life does."""
         self.nodes[node].tier.heal()
         self.set(node, key, 5000.0, wait=None)
         self.run(turns())
@@ -238,10 +238,14 @@ class NodesAndStore(FallibleNodes[Node]):
         self.news(node, key)
         self.get(node, key)
         self.run(turns())
-        self.time_passes(31.0)
-        self.run(turns())
-        self.get(node, key)
-        self.release(node)
+        if arrives:
+            self.time_passes(31.0)
+            self.run(turns())
+            self.get(node, key)
+            self.release(node)
+        else:
+            self.the_loop_ends()
+            self.get(node, key)
 
     @rule(node=NODES, key=KEYS)
     def an_entry_ends_while_it_is_read(self, node: int, key: bytes) -> None:

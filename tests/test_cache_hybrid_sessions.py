@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, rule
 from oidc_middleware.cache import TYPES, Entry
 from oidc_middleware.errors import BackendUnavailable
 
-from hybrid_machine import NODES, FallibleNode, FallibleNodes
+from hybrid_machine import NODES, WRITES, FallibleNode, FallibleNodes
 from tier_kit import Mode, turns
 
 SESSION = TYPES["session"]
@@ -180,7 +180,7 @@ class Sessions(FallibleNodes[Node]):
         """Return the highest version that the store acknowledged to anybody, ENDED if it did so of the end."""
         return ENDED if key in self.surely_ended else max(node.acknowledged[key] for node in self.nodes)
 
-    @rule(node=NODES, back=NEWEST, writes=st.sampled_from(["well", "down", "unacknowledged"]))
+    @rule(node=NODES, back=NEWEST, writes=WRITES)
     def an_end_overtakes_a_refresh(self, node: int, back: int, writes: Mode) -> None:
         """The refresh is under way when this node ends the session."""
         if key := self.a_session(node, back):
@@ -202,17 +202,20 @@ class Sessions(FallibleNodes[Node]):
             self.begin_refresh(node, key, -1, 500.0)
             self.run(turns())
 
-    @rule(node=NODES, back=NEWEST)
-    def an_answer_overtakes_another(self, node: int, back: int) -> None:
-        """The store has both versions, and the answer to the older one comes last."""
-        self.nodes[node].tier.heal()
+    @rule(node=NODES, back=NEWEST, writes=WRITES)
+    def an_answer_overtakes_another(self, node: int, back: int, writes: Mode) -> None:
+        """The answer to an older refresh comes after the newer one was answered, or lost."""
+        tier = self.nodes[node].tier
+        tier.heal()
         if key := self.a_session(node, back):
             self.hold(node, ("update",), late=True)
             self.begin_refresh(node, key, 1, 500.0)
             self.run(turns())
-            answer = self.nodes[node].tier.gates.pop("update")
+            answer = tier.gates.pop("update")
+            tier.writes = writes
             self.begin_refresh(node, key, 1, 500.0)
             self.run(turns())
+            tier.writes = "well"
             answer.set()
             self.run(turns())
             self.begin(self._look(self.nodes[node], key))

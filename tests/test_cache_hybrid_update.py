@@ -191,6 +191,23 @@ async def test_a_session_born_and_refreshed_during_an_outage(
         assert await node.backend.get(SESSION, b"new") == Entry(b"refreshed", END, 1)
 
 
+@pytest.mark.parametrize("mode", ["down", "unacknowledged"])
+async def test_a_session_born_and_written_anew_during_an_outage(
+    one: Node, other: Node, clock: ManualClock, mode: Mode
+) -> None:
+    """What is kept of it is what was written last."""
+    one.tier.writes = "down"
+    with pytest.raises(BackendUnavailable):
+        await one.backend.add(SESSION, b"new", b"born", END)
+    one.tier.writes = mode
+    with pytest.raises(BackendUnavailable):
+        await one.backend.set(SESSION, b"new", b"written", END, wait=True)
+    await heal(clock, one)
+    clock.advance(6)
+    for node in (one, other):
+        assert await node.backend.get(SESSION, b"new") == Entry(b"written", END)
+
+
 async def test_an_update_of_a_session_whose_birth_is_still_to_be_made_up_for(one: Node, other: Node) -> None:
     """The store is back before anybody looked after it."""
     one.tier.writes = "down"
