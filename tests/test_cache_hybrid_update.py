@@ -208,6 +208,19 @@ async def test_a_session_born_and_written_anew_during_an_outage(
         assert await node.backend.get(SESSION, b"new") == Entry(b"written", END)
 
 
+async def test_a_key_that_is_to_be_deleted_is_not_kept_to_be_added(one: Node, other: Node, clock: ManualClock) -> None:
+    """The store would have the old entry still, and so it would come back."""
+    await one.backend.set(SESSION, b"new", b"old", END, wait=True)
+    one.tier.writes = "down"
+    await one.backend.delete(SESSION, b"new")
+    with pytest.raises(BackendUnavailable):
+        await one.backend.add(SESSION, b"new", b"newer", END)
+    assert await one.backend.get(SESSION, b"new") is None
+    await heal(clock, one)
+    for node in (one, other):
+        assert await node.backend.get(SESSION, b"new") is None
+
+
 async def test_an_update_of_a_session_whose_birth_is_still_to_be_made_up_for(one: Node, other: Node) -> None:
     """The store is back before anybody looked after it."""
     one.tier.writes = "down"

@@ -227,7 +227,7 @@ class HybridBackend:
             ValueError: `expires_at` is not a finite number, or there is no such `version`.
             TypeError: `value` is not bytes-like, or `version` no integer.
             BackendUnavailable: the shared tier did not say whether it stored it. Of the types `irreplaceable`, this
-                node has the entry all the same and adds it when the tier is back. After `close`.
+                node has it all the same and adds it later, unless it owes the tier a deletion of it. After `close`.
         """
         entry = checked_entry(value, expires_at, version)
         session, room = self._open(), self._tiers.rooms.of(kind)

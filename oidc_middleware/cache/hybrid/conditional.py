@@ -38,10 +38,19 @@ class Conditional:
                 await self._writes.delete(full)
             return await self._add(room, key, entry)
         except BackendUnavailable:
-            if room.kind.name in tiers.irreplaceable and not await tiers.memory.exists(room.kind, key):
+            if self._may_keep(room, full) and not await tiers.memory.exists(room.kind, key):
                 await tiers.memory.set_many(room.kind, {key: entry})
                 tiers.unsettled.must_add(full, entry)
             raise
+
+    def _may_keep(self, room: Room, full: bytes) -> bool:
+        """Tell whether an entry that was not added is kept: not while what is there is still to be deleted.
+
+        It would be taken for one that others added since, and come back. What is revoked may: it is revoked again.
+        """
+        if self._tiers.unsettled.is_to_be_deleted(full) and room.kind.coherence != "replicated":
+            return False
+        return room.kind.name in self._tiers.irreplaceable
 
     async def _add(self, room: Room, key: bytes, entry: Entry) -> bool:
         tiers, full = self._tiers, room.prefix + key

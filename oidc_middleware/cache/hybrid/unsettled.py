@@ -148,6 +148,10 @@ class Unsettled:
         """Tell whether an entry is kept for a key that the tier may never have seen."""
         return key in self._born
 
+    def is_to_be_deleted(self, key: bytes) -> bool:
+        """Tell whether the tier is owed the deletion of this key."""
+        return key in self._deletes
+
     def is_unknown(self, key: bytes) -> bool:
         """Tell whether what the tier has under a key is not to be believed."""
         return key in self._deletes or any(key.startswith(prefix) for prefix in self._clears)
