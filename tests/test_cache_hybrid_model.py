@@ -42,7 +42,7 @@ def _ends_come_soon() -> Iterator[None]:
 class Node(FallibleNode):
     """A node, and what it must never serve again: what it had of a key before it changed it.
 
-    An update that is `under_way` meanwhile may come before that or after.
+    What is `under_way` meanwhile, an addition or an update, may come before that or after.
     """
 
     def begin(self) -> None:
@@ -143,8 +143,16 @@ class NodesAndStore(FallibleNodes[Node]):
         self.begin(self._add(self.nodes[node], self.kind, key, self.new_value(life)))
 
     async def _add(self, node: Node, kind: CacheType, key: bytes, value: bytes) -> None:
-        with contextlib.suppress(BackendUnavailable):
-            await node.backend.add(kind, key, value, self.ends[value])
+        known = (kind.name, key)
+        node.under_way.add(value)
+        node.had[known].add(value)
+        try:
+            if not await node.backend.add(kind, key, value, self.ends[value]):
+                node.had[known].discard(value)
+        except BackendUnavailable:
+            pass  # perhaps it is there
+        finally:
+            node.under_way.discard(value)
 
     @rule(node=NODES, key=KEYS, life=LIVES, version=st.integers(1, 4))
     def update(self, node: int, key: bytes, life: float, version: int) -> None:
