@@ -78,7 +78,7 @@ class Authenticator:
         # No await from here to where it is stored: it was true under the generation that it carries.
         self._remember_header(jws)
         known = self._known.remember(value, token, jws.payload, deadline)
-        if self._shared.tells(took_a_call=not is_signed):
+        if not is_signed or self._shared.tells_all:
             await self._shared.tell(issuer.source, token, (known.until, known.generation, jws.payload))
         return known
 

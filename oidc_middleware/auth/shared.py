@@ -51,15 +51,16 @@ class SharedTokens:
 
     def __init__(self, cache: TypedCache[TokenRecord], share: Literal["auto", "always", "never"]) -> None:
         self._cache = cache
-        self._asks = share != "never" and cache.is_shared
-        self._tells_all = share == "always"
+        self._is_on = share != "never" and cache.is_shared
+        self.tells_all: bool = share == "always" and cache.is_shared
+        """Whether other nodes learn of every token, and not only of those whose verification took a call."""
 
     async def find(self, source: bytes, token: bytes, payload: bytes) -> float | None:
         """Return until when another node's verdict on a token holds (Unix time), None where nobody knows it.
 
         `source` is where the issuer's keys come from: verdicts under other keys say nothing.
         """
-        if not self._asks:
+        if not self._is_on:
             return None
         try:
             record = await self._cache.get(_key(source, token))
@@ -67,12 +68,10 @@ class SharedTokens:
             return None
         return record[0] if record is not None and record[2] == payload else None
 
-    def tells(self, *, took_a_call: bool) -> bool:
-        """Tell whether other nodes should know of a token, given whether its verification took a call to the issuer."""
-        return self._asks and (took_a_call or self._tells_all)
-
     async def tell(self, source: bytes, token: bytes, record: TokenRecord) -> None:
         """Tell other nodes of a verified token, and wait until they can know it. If that fails, the token is good."""
+        if not self._is_on:
+            return
         try:
             await self._cache.set(_key(source, token), record, record[0])
         except BackendUnavailable as error:

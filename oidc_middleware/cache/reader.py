@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from oidc_middleware.cache.waiters import HURRY, Patience, Waiter, all_of, closed, fail
 from oidc_middleware.errors import BackendUnavailable
@@ -48,29 +48,16 @@ class ReadBatcher(Generic[V]):
         """Whether nobody waits here and nothing is on the wire."""
         return self._task is None and not self._waiting
 
-    def read(self, key: bytes, *, hurried: bool = False) -> Future[V]:
+    def read(self, wanted: bytes | list[bytes], *, hurried: bool = False) -> Future[Any]:
         """Return a future of the value of a key, for one caller alone to await: cancelling it is no harm.
 
-        It fails with BackendUnavailable when no answer comes in time or none for this key, or with whatever `fetch`
+        For a list of keys, not longer than a batch, it is a list of their values, in order, or why one has none. It
+        fails with BackendUnavailable when no answer comes in time or none for the one key, or with whatever `fetch`
         raised.
 
         Raises:
             BackendUnavailable: after `aclose`.
         """
-        return self._ask(key, hurried=hurried)
-
-    async def read_many(self, keys: Iterable[bytes], *, hurried: bool = False) -> list[V]:
-        """Return the values of all keys, in order, or why one has none; raise what ends the wait for all of them."""
-        left = iter(keys)
-        questions = []
-        while some := list(islice(left, self._max_keys)):
-            questions.append(self._ask(some, hurried=hurried))
-        if len(questions) == 1:
-            values: list[V] = await questions[0]
-            return values
-        return [value for values in await all_of(questions) for value in values]
-
-    def _ask(self, wanted: bytes | list[bytes], *, hurried: bool) -> Waiter:
         if self._closed:
             raise closed()
         waiter = (self._hurry if hurried else self._patience).new_waiter()
@@ -78,6 +65,17 @@ class ReadBatcher(Generic[V]):
         if self._task is None:  # a new task begins after everybody whose turn it is already
             self._task = self._loop.create_task(self._travel(), context=Context())
         return waiter
+
+    async def read_many(self, keys: Iterable[bytes], *, hurried: bool = False) -> list[V]:
+        """Return the values of all keys, in order, or why one has none; raise what ends the wait for all of them."""
+        left = iter(keys)
+        questions = []
+        while some := list(islice(left, self._max_keys)):
+            questions.append(self.read(some, hurried=hurried))
+        if len(questions) == 1:
+            values: list[V] = await questions[0]
+            return values
+        return [value for values in await all_of(questions) for value in values]
 
     async def aclose(self) -> None:
         """Give up what is under way and read no more; a second time does nothing."""
@@ -132,7 +130,7 @@ def _answer(questions: Iterable[_Question], values: Mapping[bytes, object]) -> N
     for wanted, waiter in questions:
         if waiter.done():
             continue
-        if not isinstance(wanted, bytes):
+        if isinstance(wanted, list):
             waiter.set_result([values[key] for key in wanted])
         elif isinstance(value := values[wanted], BackendUnavailable):
             fail(waiter, value)
