@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from contextlib import nullcontext
 from time import perf_counter
 
 import pytest
@@ -21,29 +23,35 @@ def hybrid(server: RedisServer) -> HybridBackend:
     return HybridBackend(MemoryBackend(CLOCK), RedisBackend(server.url, clock=CLOCK), clock=CLOCK)
 
 
-async def a_request(backend: HybridBackend, name: bytes) -> float:
-    """Ask and write as a request may that finds nothing in memory; return how long all of it took."""
-    start = perf_counter()
-    assert await backend.get(TOKEN, name) is None
-    assert await backend.get(GENERAL, name + b"1") is None
-    assert await backend.get_many(GENERAL, [name + b"2", name + b"3"]) == {}
-    with pytest.raises(BackendUnavailable):
-        await backend.set(TOKEN, name, b"v", end())
-    with pytest.raises(BackendUnavailable):
-        await backend.add(GENERAL, name + b"4", b"v", end())
-    with pytest.raises(BackendUnavailable):
-        await backend.get(SESSION, name)
-    return perf_counter() - start
+async def a_request(backend: HybridBackend, name: bytes) -> list[float]:
+    """Ask and write as a request may that finds nothing in memory; return how long it waited each time."""
+    waits = []
+
+    async def timed(work: Awaitable[object], *, fails: bool = False) -> None:
+        start = perf_counter()
+        with pytest.raises(BackendUnavailable) if fails else nullcontext():
+            assert not await work
+        waits.append(perf_counter() - start)
+
+    await timed(backend.get(TOKEN, name))
+    await timed(backend.get(GENERAL, name + b"1"))
+    await timed(backend.get_many(GENERAL, [name + b"2", name + b"3"]))
+    await timed(backend.set(TOKEN, name, b"v", end()), fails=True)
+    await timed(backend.add(GENERAL, name + b"4", b"v", end()), fails=True)
+    await timed(backend.get(SESSION, name), fails=True)
+    return waits
 
 
 async def test_all_waits_of_a_request_are_one_budget(redis_server: RedisServer) -> None:
-    """Y-stop: the first wait takes the budget, the others little."""
+    """Y-stop: the first wait takes the budget, the others a small part of it."""
     backend = hybrid(redis_server)
     await backend.set(TOKEN, b"known", b"v", end())
     redis_server.stop()
     try:
-        took = await asyncio.gather(*(a_request(backend, b"%d" % number) for number in range(50)))
-        assert max(took) < BUDGET + 6 * 0.01 + TOLERANCE
+        for waits in await asyncio.gather(*(a_request(backend, b"%d" % number) for number in range(50))):
+            first, *others = sorted(waits, reverse=True)
+            assert first < BUDGET + TOLERANCE
+            assert max(others) < TOLERANCE
         start = perf_counter()
         assert await backend.get(TOKEN, b"known") is not None
         assert perf_counter() - start < TOLERANCE
