@@ -72,3 +72,23 @@ async def test_after_an_answer_the_budget_is_whole_again(redis_server: RedisServ
             pass
     assert backend._tiers.patience == BUDGET
     await backend.close()
+
+
+async def test_a_probe_that_waits_to_be_written_is_no_answer(redis_server: RedisServer) -> None:
+    """The tier beneath answers reads of what it has yet to write: a read probe must ask for something else."""
+    redis = RedisBackend(redis_server.url, clock=CLOCK)
+    backend = HybridBackend(MemoryBackend(CLOCK), redis, clock=CLOCK, random=lambda: 0.0)
+    standing = backend._standing
+    await backend.set(TOKEN, b"known", b"v", end())
+    redis_server.stop()
+    async with asyncio.timeout(PATIENCE):
+        while standing.reads.is_closed or standing.writes.is_closed:
+            assert await backend.get(GENERAL, b"other") is None
+            await backend.set(GENERAL, b"k", b"v", end())
+            await asyncio.sleep(0)
+    for _ in range(4):
+        assert not await backend.check()
+        assert not standing.reads.is_closed
+        assert not standing.writes.is_closed
+    redis_server.cont()
+    await backend.close()

@@ -22,6 +22,8 @@ from oidc_middleware.errors import BackendUnavailable
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
 _PROBE = b"probe"
+# Never written: what still waits to be written is read from the queue, and would be no answer of the tier.
+_ABSENT = b"absent"
 _PROBE_LIFE = 1.0
 _TOGETHER = 256
 # Seconds between two looks: while all is well, and at most and at least while it is not. Jitter is added to the first.
@@ -132,7 +134,7 @@ class Caretaker:
         return max(rooms, key=lambda room: room.kind.evictable, default=None)
 
     async def _read(self, room: Room) -> None:
-        await self._tiers.shared.get(room.kind, _PROBE)
+        await self._tiers.shared.get(room.kind, _ABSENT)
 
     async def _write(self, room: Room) -> None:
         await self._tiers.shared.set(room.kind, _PROBE, b"", self._now() + _PROBE_LIFE, wait=True)
