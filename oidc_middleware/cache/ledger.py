@@ -9,10 +9,15 @@ from oidc_middleware.core.ledger.records import LogEntry, Position, Record
 
 
 class Page(NamedTuple):
-    """A part of what a store holds. `cursor` is where the next one begins, empty after the last."""
+    """A part of what a store holds. `cursor` is where the next one begins, empty after the last.
+
+    `position` is where the log was when the part was read, in the same step: a page of a server that has another past
+    than the one whose log is followed must not pass for a page of this one.
+    """
 
     records: Sequence[Record]
     cursor: bytes
+    position: Position
 
 
 class LedgerStore(Protocol):
@@ -34,7 +39,8 @@ class LedgerStore(Protocol):
     async def scan(self, cursor: bytes) -> Page:
         """Return a part of all records, from the beginning with an empty cursor.
 
-        What was there when the first part was asked for and still is, is in one of the parts, perhaps in several.
+        What was there when the first part was asked for and still is, is in one of the parts, perhaps in several. That
+        holds within one server only: a cursor of another server, or of another connection if nobody can tell, fails.
         """
 
     async def write(self, records: Sequence[Record]) -> Position:

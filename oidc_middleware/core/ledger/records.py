@@ -59,7 +59,9 @@ class Record(NamedTuple):
 class Position(NamedTuple):
     """A place in the log of a store: the life of that store, how many entries were logged in it, and the last one's id.
 
-    Two equal positions have the same past. `last_id` is `b""` before the first entry.
+    Two equal positions have the same past. So an id is never given twice, not even for the same number, by two servers
+    whose clocks agree or stand still: it has some random bytes of whoever writes. `last_id` is `b""` before the first
+    entry, and whoever looks for the first time begins the epoch: an empty store has a past too.
     """
 
     epoch: bytes
