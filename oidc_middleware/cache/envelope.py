@@ -4,7 +4,8 @@
 name in the store   namespace ":" type ":" key id ":" digest         keyed BLAKE2b of the key, in base64
 blob                format 1 · key id 8 · day 4 · nonce 12 · AES-256-GCM of (end 8 · version 8 · value) · tag 16
 bound to it         header (format, key id, day), namespace, type, key
-keys                HKDF-SHA256 (RFC 5869) of a secret, by purpose: names by namespace and type, blobs by the day too
+keys                HKDF-SHA256 (RFC 5869) of a secret, by purpose: names by namespace and type, blobs by the day too,
+                    the ledger by namespace
 ```
 """
 
@@ -102,6 +103,13 @@ class Sealer:
             {key_id: root.derive(16, b"check value") for key_id, root in self._roots.items()}
         )
         """By key id what nodes compare to learn whether they have the same secrets; it tells nothing about them."""
+        self.ledger_keys: Mapping[bytes, bytes] = MappingProxyType(
+            {
+                bytes.fromhex(key_id.decode()): root.derive(32, b"ledger", self.namespace)
+                for key_id, root in self._roots.items()
+            }
+        )
+        """By key id (four bytes) the keys of the ledger's digests, in the order of the secrets."""
         self._naming = lru_cache(_KEPT)(self._derive_naming)
         self._namings = lru_cache(_KEPT)(lambda kind_name: [self._naming(key_id, kind_name) for key_id in self._roots])
         self._box = lru_cache(_KEPT)(self._derive_box)
