@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from oidc_middleware.core.ledger.records import LogEntry, Position, Record
+
+TOGETHER: Final = 1000
+"""How many records may be written together: what a store does in one go must not keep others waiting."""
 
 
 class Page(NamedTuple):
@@ -28,12 +31,16 @@ class LedgerStore(Protocol):
     """
 
     async def look(self) -> Position:
-        """Return where the log is now. Only a store that would take a write answers: a primary that may not fails."""
+        """Return where the log is now; a store without one begins one, at number 0.
+
+        Only a store that would take a write answers: a primary that may not fails.
+        """
 
     async def read(self, after: Position, wait: float) -> Sequence[LogEntry]:
         """Return what was logged after a place, oldest first; wait so many seconds for it, then return nothing.
 
-        Whether the first entry follows on that place is the caller's to see: others may be lost.
+        There may be more. Whether the first entry follows on that place is the caller's to see: others may be lost, and
+        one that cannot be read is given as an entry that follows on nothing.
         """
 
     async def scan(self, cursor: bytes) -> Page:
@@ -46,8 +53,8 @@ class LedgerStore(Protocol):
     async def write(self, records: Sequence[Record]) -> Position:
         """Join records with what is there, log those that changed something, and return where the log is then.
 
-        All or nothing, and as often as you like. Records that ended `GRACE` ago by the store's own clock are removed, a
-        bounded number at a time.
+        They are `TOGETHER` at most. All or nothing, and as often as you like. Records that ended `GRACE` ago by the
+        store's own clock are removed, a bounded number at a time.
         """
 
     async def aclose(self) -> None:
