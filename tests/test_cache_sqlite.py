@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_peer import is_whole
+from sqlite_peer import is_whole, patient
 from test_cache_contract import BLACKLIST, GENERAL, HOUR, TOKEN, clock
 
 from oidc_middleware.cache import TYPES, Backend, Entry
@@ -24,8 +24,6 @@ from oidc_middleware.cache.sqlite import SqliteBackend
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing import BackendContract, ManualClock
-
-from redis_kit import PATIENCE
 
 __all__ = ["clock"]
 
@@ -39,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def backend(clock: ManualClock, path: Path) -> AsyncIterator[SqliteBackend]:
-    backend = SqliteBackend(path, clock=clock)
+    backend = patient(path, clock)
     yield backend
     await backend.close()
 
@@ -47,7 +45,7 @@ async def backend(clock: ManualClock, path: Path) -> AsyncIterator[SqliteBackend
 @pytest.fixture
 async def other(clock: ManualClock, path: Path) -> AsyncIterator[SqliteBackend]:
     """Open the file a second time, as another process would."""
-    other = SqliteBackend(path, clock=clock)
+    other = patient(path, clock)
     yield other
     await other.close()
 
@@ -98,7 +96,7 @@ async def test_a_file_that_others_could_read_is_closed_to_them(
 
 @pytest.mark.parametrize("name", ["a b?c#d%20e.db", "ü'\"&;.db", "mode=ro"])
 async def test_a_path_is_only_a_path(tmp_path: Path, clock: ManualClock, name: str) -> None:
-    backend = SqliteBackend(tmp_path / name, clock=clock)
+    backend = patient(tmp_path / name, clock)
     await backend.set(TOKEN, b"k", b"v", clock.now() + HOUR)
     await backend.close()
     assert {entry.name for entry in tmp_path.iterdir()} == {name, f"{name}-lock"}
@@ -108,7 +106,7 @@ async def test_a_path_is_that_of_the_moment_when_it_was_given(
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    backend = SqliteBackend("cache.db", clock=clock)
+    backend = patient("cache.db", clock)
     monkeypatch.chdir("/")
     await backend.set(TOKEN, b"k", b"v", clock.now() + HOUR)
     await backend.close()
@@ -145,13 +143,13 @@ async def test_garbage_is_set_aside(
 async def test_damage_that_shows_later_is_set_aside(
     path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    backend = SqliteBackend(path, clock=clock)
+    backend = patient(path, clock)
     await backend.set_many(TOKEN, {b"%d" % n: Entry(bytes(500), clock.now() + HOUR) for n in range(1000)})
     await backend.close()
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(os.urandom(path.stat().st_size - 8192))
-    again = SqliteBackend(path, clock=clock)
+    again = patient(path, clock)
     found = await again.get_many(TOKEN, [b"%d" % n for n in range(1000)])
     assert all(entry.value == bytes(500) for entry in found.values())
     await again.set(TOKEN, b"k", b"v", clock.now() + HOUR)
@@ -166,7 +164,7 @@ async def test_a_file_of_another_version_is_set_aside(backend: SqliteBackend, pa
     await backend.set(TOKEN, b"k", b"old", clock.now() + HOUR)
     await backend.close()
     query(path, "PRAGMA user_version = 99")
-    newer = SqliteBackend(path, clock=clock)
+    newer = patient(path, clock)
     assert await newer.get(TOKEN, b"k") is None
     await newer.close()
     assert query(path, "PRAGMA user_version") == [(2,)]
@@ -179,7 +177,7 @@ async def test_the_process_of_the_older_version_gives_way(
     """Two versions that run at the same time do not set aside each other's file for ever."""
     await backend.set(TOKEN, b"k", b"v", clock.now() + HOUR)
     path.rename(f"{path}.aside-1")
-    await (newer := SqliteBackend(path, clock=clock)).set(TOKEN, b"k", b"v", clock.now() + HOUR)
+    await (newer := patient(path, clock)).set(TOKEN, b"k", b"v", clock.now() + HOUR)
     await newer.close()
     query(path, "PRAGMA user_version = 3")
     clock.advance(1)
@@ -228,7 +226,7 @@ async def test_a_device_is_no_file(backend: SqliteBackend, path: Path) -> None:
 
 
 async def test_the_directory_may_come_later(tmp_path: Path, clock: ManualClock) -> None:
-    backend = SqliteBackend(tmp_path / "later" / "cache.db", clock=clock)
+    backend = patient(tmp_path / "later" / "cache.db", clock)
     for call in (backend.get(TOKEN, b"k"), backend.delete(TOKEN, b"k"), backend.clear(TOKEN)):
         with pytest.raises(BackendUnavailable, match="No such file") as refusal:
             await call
@@ -314,7 +312,7 @@ async def test_a_large_clear_lets_others_write(
 
 async def test_there_is_a_bound_and_what_must_stay_stays(path: Path, clock: ManualClock) -> None:
     """C-bl-flood, I-neg-dos: a flood evicts what ends first; a revocation is never evicted."""
-    backend = SqliteBackend(path, clock=clock, max_bytes=4 << 20)
+    backend = patient(path, clock, max_bytes=4 << 20)
     await backend.set(BLACKLIST, b"revoked", b"1", clock.now() + 1)
     for turn in range(20):
         many = {b"%d %d" % (turn, n): Entry(bytes(1000), clock.now() + HOUR + turn) for n in range(500)}
@@ -332,11 +330,11 @@ async def test_there_is_a_bound_and_what_must_stay_stays(path: Path, clock: Manu
 
 async def test_types_are_the_callers(path: Path, clock: ManualClock) -> None:
     kind = replace(GENERAL, name='my "own" type')
-    backend = SqliteBackend(path, clock=clock, types=[kind])
+    backend = patient(path, clock, types=[kind])
     await backend.set(kind, b"k", b"v", clock.now() + HOUR)
     assert await backend.get(kind, b"k") == Entry(b"v", clock.now() + HOUR)
     await backend.close()
-    more = SqliteBackend(path, clock=clock, types=[kind, GENERAL])
+    more = patient(path, clock, types=[kind, GENERAL])
     await more.set(GENERAL, b"k", b"w", clock.now() + HOUR)
     assert await more.get(kind, b"k") == Entry(b"v", clock.now() + HOUR)
     await more.close()
@@ -370,7 +368,7 @@ async def test_a_cancelled_caller_while_it_opens_harms_nobody(backend: SqliteBac
 
 
 async def test_close_makes_the_writes_that_wait(path: Path, other: SqliteBackend, clock: ManualClock) -> None:
-    backend = SqliteBackend(path, clock=clock, budget=PATIENCE)
+    backend = patient(path, clock)
     end = clock.now() + HOUR
     writes = [asyncio.create_task(backend.set(TOKEN, b"%d" % n, b"v", end)) for n in range(1000)]
     await asyncio.sleep(0)
@@ -391,7 +389,7 @@ async def test_the_last_to_close_leaves_one_file(backend: SqliteBackend, path: P
 
 
 async def test_the_loop_goes_on_while_ten_thousand_writes_wait(path: Path) -> None:
-    backend = SqliteBackend(path, clock=SystemClock(), budget=10)
+    backend = patient(path, SystemClock())
     end = time.time() + HOUR
     writes: list[asyncio.Task[None]] = []
     longest, done = 0.0, False
@@ -435,7 +433,7 @@ async def test_too_many_writes_are_refused_at_once(backend: SqliteBackend, clock
 
 @pytest.fixture
 def by_hand(path: Path, clock: ManualClock) -> Iterator[SqliteBackend]:
-    backend = SqliteBackend(path, clock=clock)
+    backend = patient(path, clock)
     yield backend
     asyncio.run(backend.close())
 

@@ -11,9 +11,9 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from sqlite_peer import patient
 
 from oidc_middleware.cache import TYPES, Entry
-from oidc_middleware.cache.sqlite import SqliteBackend
 from oidc_middleware.cache.sqlite.watch import Watch
 from oidc_middleware.cache.sqlite.worker import NotOpenError
 from oidc_middleware.testing.clock import ManualClock
@@ -29,7 +29,7 @@ class Node:
     """A backend, and what a first tier over it would hold that drops whatever it is told to."""
 
     def __init__(self, path: Path, clock: ManualClock) -> None:
-        self.backend = SqliteBackend(path, clock=clock, budget=10)
+        self.backend = patient(path, clock)
         self.watch = Watch(self.backend._worker)
         self.memory: dict[tuple[str, bytes], Entry] = {}
 

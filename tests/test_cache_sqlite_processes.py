@@ -15,7 +15,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from sqlite_peer import DEADLINE, Peer, is_whole, peers
+from sqlite_peer import DEADLINE, Peer, is_whole, patient, peers
 
 from oidc_middleware.cache import TYPES, Entry
 from oidc_middleware.cache.changes import EVERYTHING, Change
@@ -26,7 +26,8 @@ from oidc_middleware.errors import BackendUnavailable
 pytestmark = pytest.mark.anyio
 
 GENERAL, TOKEN = TYPES["general"], TYPES["token"]
-BUDGET = 0.25
+BUDGET = 1.0
+"""Of which a fifth is left to say why: a thread that is late by less does not turn "busy" into "no answer"."""
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def peer(path: Path) -> Iterator[Peer]:
 @pytest.fixture
 async def backend(path: Path) -> AsyncIterator[SqliteBackend]:
     """Open the file in this process, with time to spare."""
-    backend = SqliteBackend(path, clock=SystemClock(), budget=10)
+    backend = patient(path, SystemClock())
     yield backend
     await backend.close()
 
@@ -185,7 +186,7 @@ async def test_a_lock_that_was_removed_harms_nobody(path: Path, backend: SqliteB
 
 
 async def test_a_replaced_file_is_noticed(backend: SqliteBackend, path: Path, peer: Peer, tmp_path: Path) -> None:
-    other = SqliteBackend(tmp_path / "other.db", clock=SystemClock())
+    other = patient(tmp_path / "other.db", SystemClock())
     await other.set(GENERAL, b"k", b"of the other", 5e9)
     await other.close()
     await backend.set(GENERAL, b"k", b"v", 5e9)
@@ -230,9 +231,11 @@ async def test_a_writer_that_is_killed_loses_nothing_acknowledged(path: Path, ba
 
 async def test_a_frozen_process_that_writes_holds_nobody_for_long(path: Path, peer: Peer) -> None:
     """Y-stop: reads go on, writes end within the budget, and all is well when the lock is free."""
+    patient_one = patient(path, SystemClock())
+    await patient_one.set(GENERAL, b"k", b"v", 5e9)
     backend = SqliteBackend(path, clock=SystemClock(), budget=BUDGET)
-    await backend.set(GENERAL, b"k", b"v", 5e9)
-    peer.tell(f"hold({str(path)!r}, 0.8)")
+    assert (await backend.ping()).healthy
+    peer.tell(f"hold({str(path)!r})")
     assert peer.answer() == "held"
     before = time.perf_counter()
     writes = [backend.set(GENERAL, b"k", b"w", 5e9), backend.delete(TOKEN, b"k"), backend.clear(TOKEN)]
@@ -244,10 +247,13 @@ async def test_a_frozen_process_that_writes_holds_nobody_for_long(path: Path, pe
     assert not (await backend.ping()).healthy
     with peers(path) as (late,):
         assert late.ask("backend.get(G, b'k')") == (b"v", 5e9, 0)
-    assert peer.answer() is None
-    await backend.set(GENERAL, b"k", b"w", 5e9)
-    assert (await backend.ping()).healthy
+    assert peer.ask("let go") is None
+    await patient_one.set(GENERAL, b"k", b"w", 5e9)
+    async with asyncio.timeout(DEADLINE):
+        while not (await backend.ping()).healthy:
+            pass
     await backend.close()
+    await patient_one.close()
 
 
 async def test_a_full_disk(backend: SqliteBackend, path: Path, peer: Peer) -> None:
@@ -271,7 +277,7 @@ async def test_a_full_disk(backend: SqliteBackend, path: Path, peer: Peer) -> No
 
 READ_ONLY = """
 import asyncio, os, sys
-from sqlite_peer import SqliteBackend, SystemClock, TYPE_OF
+from sqlite_peer import SystemClock, TYPE_OF, patient
 path, is_there = sys.argv[1], os.path.exists(sys.argv[1])
 if os.geteuid() == 0:
     os.chown(os.path.dirname(path), 65534, 65534)
@@ -282,7 +288,7 @@ if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
 async def main():
-    backend = SqliteBackend(path, clock=SystemClock())
+    backend = patient(path, SystemClock())
     for call in (backend.get(TYPE_OF["G"], b"k"), backend.set(TYPE_OF["G"], b"k", b"v", 5e9)):
         try:
             await call
@@ -291,7 +297,7 @@ async def main():
     print(await backend.ping())
     await backend.close()
     os.chmod(os.path.dirname(path), 0o755)
-    again = SqliteBackend(path, clock=SystemClock())
+    again = patient(path, SystemClock())
     await again.set(TYPE_OF["G"], b"k", b"w", 5e9)
     print(await again.get(TYPE_OF["G"], b"k"))
     await again.close()
@@ -304,7 +310,7 @@ async def test_a_directory_that_may_not_be_written(is_there: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "cache.db")
         if is_there:
-            backend = SqliteBackend(path, clock=SystemClock())
+            backend = patient(path, SystemClock())
             await backend.set(GENERAL, b"k", b"v", 5e9)
             await backend.close()
         output = run_script(READ_ONLY, path)
@@ -316,10 +322,10 @@ async def test_a_directory_that_may_not_be_written(is_there: bool) -> None:
 
 FORKING = """
 import asyncio, os, sys, warnings
-from sqlite_peer import SqliteBackend, SystemClock, TYPE_OF
+from sqlite_peer import SystemClock, TYPE_OF, patient
 warnings.simplefilter("ignore")
 G = TYPE_OF["G"]
-backend = SqliteBackend(sys.argv[1], clock=SystemClock())
+backend = patient(sys.argv[1], SystemClock())
 
 async def work(name):
     for n in range(50):
@@ -361,9 +367,9 @@ async def test_a_fork_shares_no_connection(path: Path) -> None:
 
 LEAVING = """
 import asyncio, sys, warnings
-from sqlite_peer import SqliteBackend, SystemClock, TYPE_OF
+from sqlite_peer import SystemClock, TYPE_OF, patient
 warnings.simplefilter("ignore", ResourceWarning)  # Python tells that it was not closed
-backend = SqliteBackend(sys.argv[1], clock=SystemClock())
+backend = patient(sys.argv[1], SystemClock())
 async def main():
     for n in range(100):
         asyncio.create_task(backend.set(TYPE_OF["G"], b"%d" % n, b"v", 5e9))
