@@ -12,7 +12,7 @@ from oidc_middleware.cache import RedisBackend
 from oidc_middleware.testing import FakeIssuer
 
 from hybrid_kit import Node, OpenNode, new_node
-from redis_kit import BUDGET, CLOCK, OpenRedis, RedisServer
+from redis_kit import CLOCK, PATIENCE, OpenRedis, RedisServer
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def open_redis() -> AsyncIterator[OpenRedis]:
     backends: list[RedisBackend] = []
 
     def open_(url: str, **options: Any) -> RedisBackend:
-        backends.append(RedisBackend(url, **{"clock": CLOCK, "budget": BUDGET, **options}))
+        backends.append(RedisBackend(url, **{"clock": CLOCK, "budget": PATIENCE, **options}))
         return backends[-1]
 
     yield open_

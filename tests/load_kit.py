@@ -11,6 +11,7 @@ from oidc_middleware.cache import TYPES, RedisBackend
 from oidc_middleware.errors import BackendUnavailable
 
 from redis_kit import end, until
+from time_kit import Stopwatch
 
 T = TypeVar("T")
 
@@ -22,9 +23,9 @@ class Load:
 
     A wrong answer fails the test; a miss does too, unless servers may come back with nothing (`may_miss`).
 
-    `longest` is how long the longest call took, in seconds, and `longest_success` the longest of those that succeeded.
-    `kinds` are the kinds of failures, `failed` the keys of those. `last_success` is when each caller's last pair of
-    calls began that succeeded.
+    `longest` is how long the longest call took, in seconds of a stopwatch, and `longest_success` the longest of those
+    that succeeded. `kinds` are the kinds of failures, `failed` the keys of those. `last_success` is when each caller's
+    last pair of calls began that succeeded.
     """
 
     def __init__(self, backend: RedisBackend, keys: Sequence[bytes], *, may_miss: bool = False) -> None:
@@ -36,13 +37,16 @@ class Load:
         self._backend = backend
         self._may_miss = may_miss
         self._tasks: list[asyncio.Task[None]] = []
+        self._passed = Stopwatch()
 
     async def __aenter__(self) -> Self:
+        self._passed.start()
         self._tasks = [asyncio.create_task(self._call(key)) for key in self.last_success]
         await self.all_well(10)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._passed.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -77,10 +81,10 @@ class Load:
             await asyncio.sleep(0.005)
 
     async def _timed(self, work: Awaitable[T]) -> T:
-        begun = time.monotonic()
+        begun = self._passed()
         try:
             result = await work
-            self.longest_success = max(self.longest_success, time.monotonic() - begun)
+            self.longest_success = max(self.longest_success, self._passed() - begun)
             return result
         finally:
-            self.longest = max(self.longest, time.monotonic() - begun)
+            self.longest = max(self.longest, self._passed() - begun)

@@ -19,7 +19,7 @@ from oidc_middleware.cache.redis.notices import KEPT, Notices, notice, read
 from oidc_middleware.errors import BackendUnavailable
 
 from changes_kit import listening
-from redis_kit import CLOCK, HOUR, PATIENCE, OpenRedis, RedisServer, end, programs, proxy_of, until
+from redis_kit import BUDGET, CLOCK, HOUR, PATIENCE, OpenRedis, RedisServer, end, programs, proxy_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -409,7 +409,7 @@ class TestFaults:
     ) -> None:
         here = open_redis(redis_server.url)
         async with proxy_of(redis_server) as proxy, listening(here.changes()) as ear:
-            there = open_redis(proxy.url)
+            there = open_redis(proxy.url, budget=BUDGET)
             await there.set(GENERAL, b"before", b"v", end(), wait=True)
             proxy.swallow = True
             with pytest.raises(BackendUnavailable):

@@ -12,7 +12,7 @@ import pytest
 from oidc_middleware.cache import TYPES, Limits
 
 from hybrid_kit import Node, OpenNode, opened
-from redis_kit import RedisServer, end
+from redis_kit import BUDGET, RedisServer, end
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ def sizes(node: Node) -> dict[str, int]:
 
 
 async def test_an_outage_leaves_nothing_behind(redis_server: RedisServer, open_node: OpenNode) -> None:
-    node = open_node(redis_server.url, types=KINDS)
+    node = open_node(redis_server.url, types=KINDS, budget=BUDGET)
     unsettled = node.hybrid._tiers.unsettled
     unsettled._max_keys, unsettled._max_bytes = 100, 30_000
     await node.hybrid.set(TYPES["token"], b"k", b"v", end())

@@ -18,6 +18,10 @@ from oidc_middleware.cache.redis.slots import SLOTS, key_slot
 from redis_kit import LOOPBACK, PATIENCE, RedisServer, free_port, newest
 
 SERVICE = "mymaster"
+BUDGET = 1.0
+"""Of backends over several servers: one that is only late, on a busy machine, must not look like one that hangs."""
+FAIL_OVER = 20.0
+"""Seconds within which a new primary must be in use; it takes two or three, and elections that fail are repeated."""
 _BUS = 10_000
 _LAST_PORT = 65_535
 

@@ -142,6 +142,7 @@ class OIDC:
             self._rebind(loop)
         self._users += 1
         if self._users == 1:
+            warn_of_several_workers(self.settings)
             self._random.seed()  # processes forked from the one that built this must not refresh in step
             self._begin()
 

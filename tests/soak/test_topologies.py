@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 from time import monotonic
 
@@ -13,16 +14,21 @@ from oidc_middleware.cache import RedisBackend
 from oidc_middleware.cache.redis.slots import key_slot
 
 from load_kit import Load
-from redis_kit import BUDGET, TOLERANCE, OpenRedis, RedisServer, programs, until
-from topology_kit import ClusterGroup, SentinelGroup
+from redis_kit import TOLERANCE, OpenRedis, RedisServer, programs, until
+from topology_kit import BUDGET, FAIL_OVER, ClusterGroup, SentinelGroup
 
 pytestmark = pytest.mark.anyio
 
 KINDS = sorted(programs())
 KEYS = [b"%d" % n for n in range(60)] + [b"{tag}%d" % n for n in range(20)]
-FAIL_OVER = 15.0
 MOVING = 20.0
 """Seconds."""
+
+
+@pytest.fixture
+def open_redis(open_redis: OpenRedis) -> OpenRedis:
+    """Open backends that tell a server which hangs from one that is late."""
+    return partial(open_redis, budget=BUDGET)
 
 
 @pytest.fixture(params=KINDS)
