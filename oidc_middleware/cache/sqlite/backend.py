@@ -6,7 +6,6 @@ import asyncio
 import math
 import os
 import sqlite3
-from asyncio import Future
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -15,9 +14,10 @@ from typing import TypeGuard, TypeVar
 
 from oidc_middleware.cache.backend import VERSIONS, Counts, Entry, Health, checked_entry
 from oidc_middleware.cache.changes import Change
-from oidc_middleware.cache.sqlite.tables import Transaction, is_alive
+from oidc_middleware.cache.sqlite.faults import describe, kind_of
+from oidc_middleware.cache.sqlite.tables import Tables, Transaction, is_alive, layout
 from oidc_middleware.cache.sqlite.watch import Watch
-from oidc_middleware.cache.sqlite.worker import NotOpenError, Worker, describe, kind_of
+from oidc_middleware.cache.sqlite.worker import NotOpenError, Worker
 from oidc_middleware.cache.types import TYPES, CacheType
 from oidc_middleware.clock import Clock
 from oidc_middleware.errors import BackendUnavailable
@@ -62,11 +62,14 @@ class SqliteBackend:
         self._clock = clock
         self._budget = budget
         self._watches: list[Watch] = []
-        self._worker = Worker(
-            self.path, clock, [kind.name for kind in kinds], [kind.name for kind in kinds if kind.evictable], max_bytes
+        self._tables = tables = Tables(kinds, max_bytes)
+        self._worker: Worker[Transaction] = Worker(
+            self.path,
+            layout(tables.statements),
+            clock,
+            lambda file: Transaction(file, tables, clock.now()),
+            budget,
         )
-        # Who waits for the worker should hear why it did not get on.
-        self._worker.patience = budget * 0.8
 
     async def get(self, kind: CacheType, key: bytes) -> Entry | None:
         """Return the entry, None when there is none.
@@ -74,7 +77,7 @@ class SqliteBackend:
         Raises:
             BackendUnavailable: the file cannot be read.
         """
-        select = self._worker.statements[kind.name].select
+        select = self._tables.statements[kind.name].select
         row = await self._ask(lambda db: db.execute(select, (key,)).fetchone())
         return self._entry(kind, row)
 
@@ -113,9 +116,9 @@ class SqliteBackend:
     ) -> bool:
         size = len(key) + len(entry.value)
         if size > _LARGEST:
-            self._worker.tallies[kind.name].refused += 1
+            self._tables.tallies[kind.name].refused += 1
             return False
-        return await self._do(lambda transaction: way(transaction, kind, key, entry), size)
+        return await self._worker.do(lambda transaction: way(transaction, kind, key, entry), size)
 
     async def delete(self, kind: CacheType, key: bytes) -> bool:
         """Delete the entry; tell whether there was one.
@@ -123,7 +126,7 @@ class SqliteBackend:
         Raises:
             BackendUnavailable: it was not deleted, or nobody knows.
         """
-        return await self._do(lambda transaction: transaction.delete(kind, key), len(key))
+        return await self._worker.do(lambda transaction: transaction.delete(kind, key), len(key))
 
     async def exists(self, kind: CacheType, key: bytes) -> bool:
         """Tell whether there is an entry.
@@ -131,7 +134,7 @@ class SqliteBackend:
         Raises:
             BackendUnavailable: the file cannot be read.
         """
-        find = self._worker.statements[kind.name].find
+        find = self._tables.statements[kind.name].find
         row = await self._ask(lambda db: db.execute(find, (key,)).fetchone())
         return row is not None and is_alive(row[1], self._clock.now())
 
@@ -143,7 +146,7 @@ class SqliteBackend:
         """
         now = asyncio.get_running_loop().time
         start = now()
-        while not await self._do(lambda transaction: transaction.clear(kind)):
+        while not await self._worker.do(lambda transaction: transaction.clear(kind)):
             await asyncio.sleep(now() - start)  # as much time for others; who waits for a lock looks now and then only
             start = now()
 
@@ -153,7 +156,7 @@ class SqliteBackend:
         Raises:
             BackendUnavailable: the file cannot be read.
         """
-        select = self._worker.statements[kind.name].select
+        select = self._tables.statements[kind.name].select
         found: dict[bytes, Entry] = {}
         left = iter(dict.fromkeys(keys))
         while some := list(islice(left, _READ_TOGETHER)):
@@ -176,7 +179,7 @@ class SqliteBackend:
     async def ping(self) -> Health:
         """Tell whether the file can be written."""
         try:
-            await self._do(Transaction.touch)
+            await self._worker.do(Transaction.touch)
         except BackendUnavailable as error:
             return Health(healthy=False, detail=error.detail)
         return Health(healthy=True)
@@ -199,7 +202,7 @@ class SqliteBackend:
                 entries=held.get(kind, (0, 0))[0],
                 bytes=held.get(kind, (0, 0))[1],
             )
-            for kind, tally in self._worker.tallies.items()
+            for kind, tally in self._tables.tallies.items()
         }
 
     async def changes(self, every: float = 0.02) -> AsyncGenerator[Change]:
@@ -247,12 +250,12 @@ class SqliteBackend:
                 # What the key had before is outdated and goes.
                 transaction.set(kind, key, _NOTHING if no else entry)
 
-        await self._do(write, sum(len(key) + len(entry.value) for key, entry in entries))
-        self._worker.tallies[kind.name].refused += sum(refused)
+        await self._worker.do(write, sum(len(key) + len(entry.value) for key, entry in entries))
+        self._tables.tallies[kind.name].refused += sum(refused)
 
     def _entry(self, kind: CacheType, row: tuple[object, object, object] | None) -> Entry | None:
         """Return a row as an entry, None when its end has come or nobody can have meant it; count it."""
-        tally = self._worker.tallies[kind.name]
+        tally = self._tables.tallies[kind.name]
         if row is not None:
             value, ends, version = row
             if isinstance(value, bytes) and isinstance(ends, float) and ends < math.inf and _is_version(version):
@@ -276,7 +279,7 @@ class SqliteBackend:
         end = now() + self._budget
         while True:
             if isinstance(error, NotOpenError):
-                await self._do(None, budget=end - now())
+                await self._worker.do(None, budget=end - now())
             else:
                 await asyncio.sleep(_PAUSE)
             try:
@@ -288,23 +291,9 @@ class SqliteBackend:
 
     async def _open_or_pause(self) -> None:
         try:
-            await self._do(None)
+            await self._worker.do(None)
         except BackendUnavailable:
             await asyncio.sleep(self._budget)
-
-    async def _do(self, work: Callable[[Transaction], T] | None, size: int = 0, budget: float | None = None) -> T:
-        """Have the worker do something and wait for it, for the budget at most."""
-        future = self._worker.submit(work, size)
-        alarm = asyncio.get_running_loop().call_later(self._budget if budget is None else budget, self._give_up, future)
-        try:
-            return await future
-        finally:
-            alarm.cancel()
-
-    def _give_up(self, future: Future[T]) -> None:
-        if not future.done():
-            detail = f"{self.path}: no answer within {self._budget:g} s"
-            future.set_exception(BackendUnavailable(detail, "timeout"))
 
 
 def _is_version(found: object) -> TypeGuard[int]:

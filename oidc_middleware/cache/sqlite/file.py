@@ -6,23 +6,42 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-from oidc_middleware.cache.sqlite.tables import VERSION, schema
+from oidc_middleware.cache.sqlite.faults import is_damage
 from oidc_middleware.errors import BackendUnavailable
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
-# In the file's header, as the version is.
-_APPLICATION = 0x4F494443
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIVATE = 0o600
 _MOST_ASIDE = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One kind of file: how it is recognised, what is in it, and how safe a commit is."""
+
+    name: str
+    """What people call it."""
+    application: int
+    """In the file's header, as the version is."""
+    version: int
+    """Changes with every change of the tables."""
+    tables: Mapping[str, Sequence[str]]
+    """The statements that make each table, with what belongs to it, where it is missing."""
+    synchronous: Literal["NORMAL", "FULL"]
+    """NORMAL: nothing committed is lost when a process dies; FULL: nor when the machine does."""
+    replaces_versions: bool
+    """Whether a file of another version is set aside. Else it is refused: what it holds is worth more than a start."""
+    makes_directory: bool
+    """Whether a directory that is missing is made, for its owner alone."""
+    when_lost: str
+    """What it means that a file was set aside."""
 
 
 class Identity(NamedTuple):
@@ -65,20 +84,15 @@ def identity(path: str) -> Identity | None:
     return Identity(found.st_dev, found.st_ino)
 
 
-def is_damage(error: BaseException) -> bool:
-    """Tell whether an error says that the file is no database, or a broken one."""
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
 def open_file(
-    path: str, kinds: tuple[str, ...], patience: float, *, is_first: bool = True, broken: Identity | None = None
+    path: str, layout: Layout, patience: float, *, is_first: bool = True, broken: Identity | None = None
 ) -> SharedFile:
     """Open the file, and make it where there is none. Blocks.
 
     `is_first` says that this process had it never open before, `broken` names a file that turned out to be damaged.
     Whoever opens the path waits `patience` seconds at most while another process does.
 
-    A damaged file is set aside, and so is one of another version, by a process that opens its first: later it is a
+    A damaged file is set aside. So may be one of another version, by a process that opens its first: later it is a
     newer process that changed the file, and setting it aside again would never end.
 
     Raises:
@@ -87,18 +101,20 @@ def open_file(
     """
     if Path(path).is_dir():
         raise BackendUnavailable(f"{path} is a directory", "link")
+    if layout.makes_directory:
+        _make_directory(Path(path).parent)
     with _alone(path, patience) as lock:
         if broken is not None and identity(path) == broken:
-            _set_aside(path, "is damaged")
+            _set_aside(path, layout, "is damaged")
         _see_to_file(path, lock)
         try:
-            return _open(path, kinds, patience, lock, is_first=is_first)
+            return _open(path, layout, patience, lock, is_first=is_first)
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
-            _set_aside(path, "is damaged")
+            _set_aside(path, layout, "is damaged")
             _see_to_file(path, lock)
-            return _open(path, kinds, patience, lock, is_first=True)
+            return _open(path, layout, patience, lock, is_first=True)
 
 
 @contextmanager
@@ -114,6 +130,19 @@ def _alone(path: str, patience: float) -> Iterator[Connection]:
         lock.execute("BEGIN EXCLUSIVE")
         yield lock
         lock.execute("COMMIT")
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory where there is none, and see that its name is on the disk as what will lie in it."""
+    if path.is_dir():
+        return
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.name == "posix":
+        above = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
 
 
 def _make(path: str) -> None:
@@ -148,24 +177,23 @@ def _see_to_file(path: str, lock: Connection) -> None:
         lock.execute(f"PRAGMA user_version = {mark}")
 
 
-def _open(path: str, kinds: tuple[str, ...], patience: float, lock: Connection, *, is_first: bool) -> SharedFile:
+def _open(path: str, layout: Layout, patience: float, lock: Connection, *, is_first: bool) -> SharedFile:
     """Open the file as it is now, or a new one where it is of another version."""
     with ExitStack() as undo:
         writer = undo.enter_context(closing(_connect(path, patience)))
-        version = _version(path, writer)
-        if version not in {0, VERSION}:
-            if not is_first:
-                raise BackendUnavailable(f"{path} is of version {version} now: a newer process uses it", "link")
+        version = _version(path, layout, writer)
+        if version not in {0, layout.version}:
+            _refuse_version(path, layout, version, is_first=is_first)
             writer.close()
-            _set_aside(path, f"is of version {version}, not {VERSION}")
+            _set_aside(path, layout, f"is of version {version}, not {layout.version}")
             _see_to_file(path, lock)
-            return _open(path, kinds, patience, lock, is_first=False)
-        _prepare(path, writer, kinds)
+            return _open(path, layout, patience, lock, is_first=False)
+        _prepare(path, layout, writer)
         reader = undo.enter_context(closing(_connect(path, 0)))
         watcher = undo.enter_context(closing(_connect(path, 0)))
         for connection in (reader, watcher):
             connection.execute("PRAGMA query_only = ON")
-            connection.execute("SELECT count(*) FROM totals").fetchone()
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         for name in (path, f"{path}-wal", f"{path}-shm"):
             _make_private(name)
         found = identity(path)
@@ -189,7 +217,7 @@ def _connect(path: str, patience: float) -> Connection:
     )
 
 
-def _version(path: str, db: Connection) -> int:
+def _version(path: str, layout: Layout, db: Connection) -> int:
     """Return the version of our file, 0 when it is empty.
 
     Raises:
@@ -198,34 +226,43 @@ def _version(path: str, db: Connection) -> int:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application == _APPLICATION:
+    if application == layout.application:
         return int(version)
     if application or version or tables:
         raise BackendUnavailable(f"{path} is a database of another application", "link")
     return 0
 
 
-def _prepare(path: str, db: Connection, kinds: tuple[str, ...]) -> None:
+def _refuse_version(path: str, layout: Layout, version: int, *, is_first: bool) -> None:
+    if not layout.replaces_versions:
+        raise BackendUnavailable(f"{path} is of version {version}, and this release reads {layout.version}", "link")
+    if not is_first:
+        raise BackendUnavailable(f"{path} is of version {version} now: a newer process uses it", "link")
+
+
+def _prepare(path: str, layout: Layout, db: Connection) -> None:
     """Set the connection that writes, and make the tables that are missing: nothing is written where none are."""
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise BackendUnavailable(f"{path} lies on a file system that processes cannot share (no WAL)", "link")
-    # Nothing committed is lost when a process dies; when the machine does, the last moments of a cache may go.
-    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA synchronous = {layout.synchronous}")
+    if layout.synchronous == "FULL":
+        db.execute("PRAGMA fullfsync = ON")  # without it macOS leaves it to the disk when to write
     db.execute("PRAGMA journal_size_limit = 16777216")
     db.execute("PRAGMA trusted_schema = OFF")
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables.issuperset(f"entries_{kind}" for kind in kinds):
+    if tables.issuperset(layout.tables):
         return
     db.execute("BEGIN IMMEDIATE")
-    for statement in schema(kinds):
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {_APPLICATION}")
-    db.execute(f"PRAGMA user_version = {VERSION}")
+    for statements in layout.tables.values():
+        for statement in statements:
+            db.execute(statement)
+    db.execute(f"PRAGMA application_id = {layout.application}")
+    db.execute(f"PRAGMA user_version = {layout.version}")
     db.execute("COMMIT")
 
 
-def _set_aside(path: str, why: str) -> None:
+def _set_aside(path: str, layout: Layout, why: str) -> None:
     """Give the file another name. What lies beside it belongs to it and to no file that comes after.
 
     Raises:
@@ -237,7 +274,7 @@ def _set_aside(path: str, why: str) -> None:
         raise BackendUnavailable(f"{path} {why}, and {_MOST_ASIDE} such files lie beside it already", "link")
     Path(path).rename(free)
     _remove_leftovers(path)
-    _LOGGER.error("the shared cache %s %s; it is now %s, and the cache starts empty", path, why, free)
+    _LOGGER.error("the %s %s %s; it is now %s, and %s", layout.name, path, why, free, layout.when_lost)
 
 
 def _remove_leftovers(path: str) -> None:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from oidc_middleware.cache.sqlite.tables import Transaction
 from oidc_middleware.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -20,10 +19,11 @@ _MOST_TOGETHER_BYTES = 1024 * 1024
 
 
 class Job(NamedTuple):
-    """What to do in a transaction (None: nothing), the bytes that it holds, and who waits for the result."""
+    """What to do (None: nothing), the bytes that it holds, whether it is no part of a transaction, who waits for it."""
 
-    work: Callable[[Transaction], Any] | None
+    work: Callable[[Any], Any] | None
     size: int
+    is_read: bool
     future: Future[Any]
 
 
@@ -34,7 +34,7 @@ class Jobs:
         self._waiting: deque[Job] = deque()
         self._bytes = 0
 
-    def put(self, work: Callable[[Transaction], T] | None, size: int) -> Future[T]:
+    def put(self, work: Callable[[Any], T] | None, size: int, *, is_read: bool) -> Future[T]:
         """Add a job and return its result to come, for the loop that runs in this thread.
 
         Raises:
@@ -43,7 +43,7 @@ class Jobs:
         if len(self._waiting) >= _MOST_WAITING or self._bytes > _MOST_WAITING_BYTES:
             raise BackendUnavailable("too many writes wait")
         future: Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Job(work, size, future))
+        self._waiting.append(Job(work, size, is_read, future))
         self._bytes += size
         return future
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
 from oidc_middleware.cache.backend import Entry
 from oidc_middleware.cache.changes import packed
+from oidc_middleware.cache.sqlite.file import Layout, SharedFile
 from oidc_middleware.cache.types import CacheType
-
-VERSION = 2
-"""Changes with every change of the tables: a file of another version is not read."""
 
 KEPT_CHANGES = 1024
 """Transactions whose changes can be read; whoever is further behind has missed some."""
@@ -24,6 +22,7 @@ _EVICTED = 1024
 _CLEARED = 2048
 _CLEARED_AT_ONCE = 16_384
 _COLUMNS = "key BLOB PRIMARY KEY, ends REAL NOT NULL, version INTEGER NOT NULL, value BLOB NOT NULL"
+_VERSION = 2
 _Told = dict[str, list[bytes] | None]
 
 
@@ -44,20 +43,31 @@ def table(kind: str) -> str:
     return '"entries_{}"'.format(kind.replace('"', '""'))
 
 
-def schema(kinds: Iterable[str]) -> list[str]:
-    """Return the statements that make what is missing."""
-    statements = [
-        "CREATE TABLE IF NOT EXISTS totals (kind TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL)",
-        "CREATE TABLE IF NOT EXISTS changes (number INTEGER PRIMARY KEY AUTOINCREMENT, source BLOB, told BLOB)",
-    ]
+def layout(kinds: Iterable[str]) -> Layout:
+    """Return what the file of a cache of such types is."""
+    totals = "kind TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL"
+    changes = "number INTEGER PRIMARY KEY AUTOINCREMENT, source BLOB, told BLOB"
+    tables = {
+        "totals": [f"CREATE TABLE IF NOT EXISTS totals ({totals})"],
+        "changes": [f"CREATE TABLE IF NOT EXISTS changes ({changes})"],
+    }
     for kind in kinds:
         name = table(kind)
         # With its end before the value, looking for the end never reads a long value's further pages.
-        statements += [
+        tables[f"entries_{kind}"] = [
             f"CREATE TABLE IF NOT EXISTS {name} ({_COLUMNS})",
             f'CREATE INDEX IF NOT EXISTS {name[:-1]}_ends" ON {name} (ends)',
         ]
-    return statements
+    return Layout(
+        name="shared cache",
+        application=0x4F494443,
+        version=_VERSION,
+        tables=tables,
+        synchronous="NORMAL",
+        replaces_versions=True,
+        makes_directory=False,
+        when_lost="the cache starts empty",
+    )
 
 
 def is_alive(ends: object, now: float) -> bool:
@@ -90,14 +100,25 @@ class Statements:
         self.evict: tuple[str, str] = over(measure + soonest), over(remove + soonest)
 
 
-class Transaction:
-    """Everything that is committed together. `tallies` change only when `count` is called, after the commit."""
+class Tables:
+    """What the transactions of one backend have in common: the types, and what happened to them."""
 
-    def __init__(self, db: Connection, source: bytes, now: float, statements: Mapping[str, Statements]) -> None:
-        self._db = db
-        self._source = source
+    def __init__(self, kinds: Sequence[CacheType], max_bytes: int) -> None:
+        self.statements: Mapping[str, Statements] = {kind.name: Statements(kind.name) for kind in kinds}
+        self.tallies: Mapping[str, Tally] = {kind.name: Tally() for kind in kinds}
+        self.evictable: Sequence[str] = [kind.name for kind in kinds if kind.evictable]
+        self.max_bytes: int = max_bytes
+
+
+class Transaction:
+    """Everything that is committed together. The tallies change when it is."""
+
+    def __init__(self, file: SharedFile, tables: Tables, now: float) -> None:
+        self._db: Connection = file.writer
+        self._source = file.source
+        self._tables = tables
         self._now = now
-        self._statements = statements
+        self._statements = tables.statements
         self._entries: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._told: _Told = {}
@@ -169,14 +190,14 @@ class Transaction:
 
     def touch(self) -> None:
         """Write what is there already, to see whether anything can be written."""
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
+        self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
-    def finish(self, evictable: Iterable[str], max_bytes: int) -> None:
+    def finish(self) -> None:
         """Sweep, make room, and write down totals and changes."""
         for kind in list(self._counts):
             self._count(kind).expired += self._remove(kind, self._now, _SWEPT, *self._statements[kind].sweep)
-        if self._counts and self._size() > max_bytes:
-            self._evict(evictable)
+        if self._counts and self._size() > self._tables.max_bytes:
+            self._evict()
         for kind, entries in self._entries.items():
             self._db.execute("INSERT OR IGNORE INTO totals VALUES (?, 0, 0)", (kind,))
             self._db.execute(
@@ -186,10 +207,10 @@ class Transaction:
         if self._told:
             self._write_changes()
 
-    def count(self, tallies: Mapping[str, Tally]) -> None:
+    def committed(self) -> None:
         """Add what happened to the tallies."""
         for kind, counts in self._counts.items():
-            tally = tallies[kind]
+            tally = self._tables.tallies[kind]
             tally.sets += counts.sets
             tally.evicted += counts.evicted
             tally.expired += counts.expired
@@ -201,10 +222,10 @@ class Transaction:
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
         return int((pages - free) * size)
 
-    def _evict(self, evictable: Iterable[str]) -> None:
+    def _evict(self) -> None:
         """Remove those entries that end first of the type that takes most room: more than one transaction can add."""
         sizes: dict[str, int] = dict(self._db.execute("SELECT kind, bytes FROM totals"))
-        kind = max(evictable, key=lambda name: sizes.get(name, 0), default=None)
+        kind = max(self._tables.evictable, key=lambda name: sizes.get(name, 0), default=None)
         if kind is not None:
             self._count(kind).evicted += self._remove(kind, self._now, _EVICTED, *self._statements[kind].evict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from oidc_middleware.cache.changes import EVERYTHING, Change, unpacked
 from oidc_middleware.cache.sqlite.file import SharedFile
@@ -15,7 +16,7 @@ _MOST_AT_ONCE = 256
 class Watch:
     """A place in the list of changes. A look takes 5 µs as long as nobody commits, in the caller's thread."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker[Any]) -> None:
         self.is_current: bool = False
         """Whether the last look found all that there was."""
         self.current_at: float | None = None

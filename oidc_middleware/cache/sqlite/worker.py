@@ -4,47 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
-import weakref
 from asyncio import Future
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from errno import EDQUOT, ENOSPC
 from sqlite3 import Connection
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from oidc_middleware.cache.sqlite.file import Identity, SharedFile, is_damage, open_file
+from oidc_middleware.cache.sqlite.faults import describe, is_damage, kind_of, passes
+from oidc_middleware.cache.sqlite.file import Identity, Layout, SharedFile, open_file
+from oidc_middleware.cache.sqlite.forks import follow_forks
 from oidc_middleware.cache.sqlite.jobs import Job, Jobs, land
-from oidc_middleware.cache.sqlite.tables import Statements, Tally, Transaction
 from oidc_middleware.clock import Clock
-from oidc_middleware.errors import BackendUnavailable, FailureKind
-
-T = TypeVar("T")
+from oidc_middleware.errors import BackendUnavailable
 
 _LOGGER = logging.getLogger("oidc_middleware.cache")
 # The file is compared with its path so often by those who read, in seconds.
 _GLANCE = 0.02
-# After these the connections are as good as before: somebody else writes, or there is no room. To open the file anew
-# would need room, too.
-_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG})
-_KINDS: Mapping[str, FailureKind] = {
-    "SQLITE_BUSY": "busy",
-    "SQLITE_LOCKED": "busy",
-    "SQLITE_READONLY": "readonly",
-    "SQLITE_FULL": "full",
-    "SQLITE_PERM": "auth",
-    "SQLITE_AUTH": "auth",
-}
-_PASSING_IO = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE})
+
+
+class Batch(Protocol):
+    """What jobs that are committed together work on."""
+
+    def finish(self) -> None:
+        """Do what remains before the commit."""
+
+    def committed(self) -> None:
+        """Hear that it was made."""
+
+
+T = TypeVar("T")
+B = TypeVar("B", bound=Batch)
 
 
 class NotOpenError(Exception):
     """The file must be opened first; `Worker.submit(None)` does it."""
 
 
-class Worker:
+class Worker(Generic[B]):
     """One file, opened at need and again at need, by one thread.
 
     Jobs are done in the order in which they came and are acknowledged when the transaction that holds them is
@@ -54,15 +52,17 @@ class Worker:
     What was queued stays with the parent.
     """
 
-    def __init__(self, path: str, clock: Clock, kinds: Sequence[str], evictable: Sequence[str], max_bytes: int) -> None:
-        self.patience: float = 0.2
-        """Seconds that a transaction waits for those of other processes."""
-        self.tallies: Mapping[str, Tally] = {kind: Tally() for kind in kinds}
-        self.statements: Mapping[str, Statements] = {kind: Statements(kind) for kind in kinds}
+    def __init__(
+        self, path: str, layout: Layout, clock: Clock, begin: Callable[[SharedFile], B], budget: float
+    ) -> None:
+        """`begin` makes what the jobs of a commit work on; who waits for one waits `budget` seconds at most."""
         self._path = path
+        self._layout = layout
         self._clock = clock
-        self._evictable = evictable
-        self._max_bytes = max_bytes
+        self._begin = begin
+        self._budget = budget
+        # Seconds that a transaction waits for those of others: who waits for it should hear why it did not get on.
+        self._patience = budget * 0.8
         self._file: SharedFile | None = None
         self._suspected: SharedFile | None = None
         self._was_open = False
@@ -86,18 +86,23 @@ class Worker:
         """Whether `close` was called."""
         return self._is_closed
 
-    def submit(self, work: Callable[[Transaction], T] | None, size: int = 0) -> Future[T]:
-        """Queue a job of `size` bytes and return its result to come; None: only see to it that the file is open.
+    async def do(self, work: Callable[[B], T] | None, size: int = 0, budget: float | None = None) -> T:
+        """Do something of `size` bytes in a transaction and return its result; None: only open the file.
 
         Raises:
-            BackendUnavailable: after `close`, or too much waits.
+            BackendUnavailable: it failed, or nobody knows; after `close`; too much waits.
         """
-        with self._queueing:
-            if self._is_closed:
-                raise BackendUnavailable("the cache is closed")
-            future = self._jobs.put(work, size)
-            self._wake()
-        return future
+        return await self._result(self._submit(work, size, is_read=False), budget)
+
+    async def fetch(self, ask: Callable[[SharedFile], T]) -> T:
+        """Return what `ask` finds out from the connection that writes, in the worker's thread and in no transaction.
+
+        Others that write are not waited for.
+
+        Raises:
+            BackendUnavailable: it failed; after `close`; too much waits.
+        """
+        return await self._result(self._submit(ask, 0, is_read=True), None)
 
     def read(self, ask: Callable[[Connection], T]) -> T:
         """Return what `ask` finds out from the connection that reads. It must leave no cursor open.
@@ -115,10 +120,15 @@ class Worker:
         return self._look(ask)
 
     async def suspend(self, patience: float) -> None:
-        """Do the jobs that wait and close the file, which the next job opens anew; wait `patience` seconds at most."""
-        executor = self._executor
-        if executor is not None and not self._is_closed:
-            await asyncio.wait((asyncio.wrap_future(executor.submit(self._close_file)),), timeout=patience)
+        """Do the jobs that wait, close the file, and end the thread; return after `patience` seconds at the latest.
+
+        The next job opens the file anew.
+        """
+        if self._is_closed:
+            return
+        with self._queueing:
+            executor, self._executor = self._executor, None
+        await self._end(executor, patience)
 
     async def close(self, patience: float) -> None:
         """Take no more jobs, do those that wait, and close the file; return after `patience` seconds at the latest."""
@@ -127,11 +137,36 @@ class Worker:
                 return
             self._is_closed = True
             executor = self._executor
-        if executor is not None:
-            # One thread: this comes after all jobs.
-            closing = asyncio.wrap_future(executor.submit(self._close_file))
-            executor.shutdown(wait=False)
-            await asyncio.wait((closing,), timeout=patience)
+        await self._end(executor, patience)
+
+    async def _end(self, executor: ThreadPoolExecutor | None, patience: float) -> None:
+        if executor is None:
+            return
+        # One thread: this comes after all jobs.
+        closing = asyncio.wrap_future(executor.submit(self._close_file))
+        executor.shutdown(wait=False)
+        await asyncio.wait((closing,), timeout=patience)
+
+    def _submit(self, work: Callable[[Any], T] | None, size: int, *, is_read: bool) -> Future[T]:
+        with self._queueing:
+            if self._is_closed:
+                raise BackendUnavailable(f"the {self._layout.name} is closed")
+            future = self._jobs.put(work, size, is_read=is_read)
+            self._wake()
+        return future
+
+    async def _result(self, future: Future[T], budget: float | None) -> T:
+        """Wait for a result, for the budget at most."""
+        alarm = asyncio.get_running_loop().call_later(self._budget if budget is None else budget, self._give_up, future)
+        try:
+            return await future
+        finally:
+            alarm.cancel()
+
+    def _give_up(self, future: Future[T]) -> None:
+        if not future.done():
+            detail = f"{self._path}: no answer within {self._budget:g} s"
+            future.set_exception(BackendUnavailable(detail, "timeout"))
 
     def _look(self, ask: Callable[[SharedFile], T]) -> T:
         with self._reading:
@@ -139,7 +174,7 @@ class Worker:
             try:
                 return ask(file)
             except sqlite3.Error as error:
-                if _passes(error):
+                if passes(error):
                     raise
                 self._suspected = file
                 self._broken = file.identity if is_damage(error) else None
@@ -148,7 +183,7 @@ class Worker:
     def _current_file(self) -> SharedFile:
         file = self._file
         if self._is_closed:
-            raise BackendUnavailable("the cache is closed")
+            raise BackendUnavailable(f"the {self._layout.name} is closed")
         if file is None or file is self._suspected:
             raise NotOpenError("it cannot be opened")
         now = self._clock.monotonic()
@@ -173,9 +208,12 @@ class Worker:
     def _drain(self) -> None:
         """Do all jobs that there are."""
         while jobs := self._take():
-            with self._writing:
-                results = self._do(jobs)
-            land(jobs, results)
+            # What is only read does not wait for the lock of a process that writes, nor fails with a commit.
+            for some in ([job for job in jobs if job.is_read], [job for job in jobs if not job.is_read]):
+                if some:
+                    with self._writing:
+                        results = self._do(some)
+                    land(some, results)
 
     def _take(self) -> list[Job]:
         with self._queueing:
@@ -186,14 +224,17 @@ class Worker:
     def _do(self, jobs: list[Job]) -> list[Any] | Exception:
         try:
             file = self._open()
-            return self._commit(file, jobs) if any(job.work for job in jobs) else [None] * len(jobs)
+            works = [job.work for job in jobs]
+            if jobs[0].is_read:
+                return [work and work(file) for work in works]
+            return self._commit(file, works) if any(works) else works
         except BackendUnavailable as error:
             return error
         except (sqlite3.Error, OSError) as error:
             self._lose(error)
             return BackendUnavailable(f"{self._path}: {describe(error)}", kind_of(error))
         except Exception as error:
-            _LOGGER.exception("the shared cache %s failed", self._path)
+            _LOGGER.exception("the %s %s failed", self._layout.name, self._path)
             self._lose(error)
             return error
 
@@ -202,37 +243,35 @@ class Worker:
         if file is not None and file is not self._suspected and file.is_current():
             return file
         if file is not None:
-            _LOGGER.warning("the shared cache %s is opened anew", self._path)
+            _LOGGER.warning("the %s %s is opened anew", self._layout.name, self._path)
             self._close()
         self._follow_forks()
-        opened = open_file(
-            self._path, tuple(self.tallies), self.patience, is_first=not self._was_open, broken=self._broken
-        )
+        opened = open_file(self._path, self._layout, self._patience, is_first=not self._was_open, broken=self._broken)
         with self._reading:
             self._file = opened
             self._was_open = True
             self._broken = self._suspected = None
         return opened
 
-    def _commit(self, file: SharedFile, jobs: list[Job]) -> list[Any]:
+    def _commit(self, file: SharedFile, works: list[Callable[[B], Any] | None]) -> list[Any]:
         db = file.writer
         db.execute("BEGIN IMMEDIATE")
         try:
-            transaction = Transaction(db, file.source, self._clock.now(), self.statements)
-            results = [None if job.work is None else job.work(transaction) for job in jobs]
-            transaction.finish(self._evictable, self._max_bytes)
+            batch = self._begin(file)
+            results = [work and work(batch) for work in works]
+            batch.finish()
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        transaction.count(self.tallies)
+        batch.committed()
         return results
 
     def _lose(self, error: Exception) -> None:
         """Close the file unless the error passes: the next job opens it anew."""
         file = self._file
-        if file is None or _passes(error):
+        if file is None or passes(error):
             return
         if is_damage(error):
             self._broken = file.identity
@@ -252,24 +291,14 @@ class Worker:
         file.writer.close()
 
     def _follow_forks(self) -> None:
-        if self._follows_forks or not hasattr(os, "register_at_fork"):
-            return
-        self._follows_forks = True
-        found = weakref.ref(self)
-
-        def told(method: Callable[[Worker], None]) -> Callable[[], None]:
-            def tell() -> None:
-                worker = found()
-                if worker is not None:
-                    method(worker)
-
-            return tell
-
-        os.register_at_fork(
-            before=told(Worker._before_fork),
-            after_in_parent=told(Worker._after_fork_in_parent),
-            after_in_child=told(Worker._after_fork_in_child),
-        )
+        if not self._follows_forks:
+            self._follows_forks = True
+            follow_forks(
+                self,
+                before=Worker._before_fork,
+                in_parent=Worker._after_fork_in_parent,
+                in_child=Worker._after_fork_in_child,
+            )
 
     def _before_fork(self) -> None:
         for lock in (self._writing, self._reading, self._queueing):
@@ -286,24 +315,3 @@ class Worker:
     def _after_fork_in_child(self) -> None:
         self._start_afresh()
         self._after_fork_in_parent()
-
-
-def _passes(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in _PASSING or code in _PASSING_IO
-
-
-def kind_of(error: Exception) -> FailureKind:
-    """Return where the fault lies; a file that cannot be opened, read or written is a link that does not work."""
-    if isinstance(error, PermissionError):
-        return "auth"
-    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT}:
-        return "full"
-    name = getattr(error, "sqlite_errorname", "")
-    return next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), "link")
-
-
-def describe(error: Exception) -> str:
-    """Return what an error says, for the log: SQLite's own name for it, and its text."""
-    name = getattr(error, "sqlite_errorname", None)
-    return f"{name}: {error}" if name else str(error)
