@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from ast import literal_eval
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
 from pathlib import Path
@@ -38,9 +38,9 @@ def patient(path: str | Path, clock: Clock, **options: Any) -> SqliteBackend:
 class Peer:
     """A process with a backend of its own. `end` is a time in an hour, `G`, `T`, `S` and `B` are types."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, script: str = __file__) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
     def tell(self, line: str) -> None:
@@ -60,6 +60,13 @@ class Peer:
         self.tell(line)
         return self.answer()
 
+    def kill(self) -> list[str]:
+        """Kill the process and return the lines that it has written and nobody read."""
+        self.process.kill()
+        assert self.process.stdout
+        # A line that the process could not finish was not heard by anybody.
+        return [line.strip() for line in self.process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+
     def end(self) -> None:
         """End the process, whatever it does."""
         self.process.kill()
@@ -71,11 +78,11 @@ class Peer:
 
 
 @contextmanager
-def peers(path: Path, count: int = 1) -> Iterator[list[Peer]]:
+def peers(path: Path, count: int = 1, script: str = __file__) -> Iterator[list[Peer]]:
     """Start processes that share a file, and end them."""
     started: list[Peer] = []
     try:
-        started.extend(Peer(path) for _ in range(count))
+        started.extend(Peer(path, script) for _ in range(count))
         yield started
     finally:
         for peer in started:
@@ -94,15 +101,19 @@ def is_whole(path: Path) -> bool:
 def main(path: str) -> None:
     """Answer the lines that come."""
     backend = patient(path, SystemClock())
-    known = {
+    known: dict[str, Any] = {
         "backend": backend,
         "Entry": Entry,
         **TYPE_OF,
-        "hold": hold,
-        "limit": limit,
         "writing": writing,
         "one_after_another": one_after_another,
     }
+    serve(known, backend.close)
+
+
+def serve(known: dict[str, Any], close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Evaluate the lines that come, with these names, and close at the end."""
+    known |= {"hold": hold, "limit": limit}
     with asyncio.Runner() as runner:
         for line in sys.stdin:
             answer = eval(line, {**known, "end": time.time() + 3600, "now": time.time()})
@@ -112,7 +123,7 @@ def main(path: str) -> None:
                 say("! " + str(error).replace("\n", " "))
             else:
                 say(repr(plain(value)))
-        runner.run(backend.close())
+        runner.run(close())
 
 
 def plain(value: Any) -> Any:

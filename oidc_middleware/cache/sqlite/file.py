@@ -199,6 +199,7 @@ def _open(path: str, layout: Layout, patience: float, lock: Connection, *, is_fi
         found = identity(path)
         if found is None:
             raise BackendUnavailable(f"{path} was removed while it was opened", "link")
+        writer.execute("PRAGMA busy_timeout = 0")  # from here on others are waited for in a better way
         undo.pop_all()
         return SharedFile(path, found, os.urandom(8), writer, reader, watcher)
 

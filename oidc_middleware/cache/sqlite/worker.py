@@ -6,9 +6,11 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from asyncio import Future
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from sqlite3 import Connection
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,6 +24,8 @@ from oidc_middleware.errors import BackendUnavailable
 _LOGGER = logging.getLogger("oidc_middleware.cache")
 # The file is compared with its path so often by those who read, in seconds.
 _GLANCE = 0.02
+# Between two looks whether others have ended their transaction, in seconds.
+_PAUSE = 0.001
 
 
 class Batch(Protocol):
@@ -39,7 +43,7 @@ B = TypeVar("B", bound=Batch)
 
 
 class NotOpenError(Exception):
-    """The file must be opened first; `Worker.submit(None)` does it."""
+    """The file must be opened first; `Worker.do(None)` does it."""
 
 
 class Worker(Generic[B]):
@@ -226,7 +230,7 @@ class Worker(Generic[B]):
             file = self._open()
             works = [job.work for job in jobs]
             if jobs[0].is_read:
-                return [work and work(file) for work in works]
+                return [work and self._patiently(partial(work, file)) for work in works]
             return self._commit(file, works) if any(works) else works
         except BackendUnavailable as error:
             return error
@@ -255,7 +259,7 @@ class Worker(Generic[B]):
 
     def _commit(self, file: SharedFile, works: list[Callable[[B], Any] | None]) -> list[Any]:
         db = file.writer
-        db.execute("BEGIN IMMEDIATE")
+        self._patiently(partial(db.execute, "BEGIN IMMEDIATE"))
         try:
             batch = self._begin(file)
             results = [work and work(batch) for work in works]
@@ -267,6 +271,20 @@ class Worker(Generic[B]):
             raise
         batch.committed()
         return results
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call until the file is free, for the patience at most.
+
+        SQLite itself would look ten times a second, and find the file free too rarely while others commit without end.
+        """
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                if kind_of(error) != "busy" or time.monotonic() >= end:
+                    raise
+            time.sleep(_PAUSE)
 
     def _lose(self, error: Exception) -> None:
         """Close the file unless the error passes: the next job opens it anew."""
