@@ -1,0 +1,63 @@
+"""Whether the store may be counted on: a breaker over looks and writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from oidc_middleware.core.replica.backoff import Backoff
+
+_OPENS_AT = 3
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+
+
+class Outlook:
+    """Count failures in a row, of looks and writes together.
+
+    A look that succeeds shows that the primary answers and may write; a full server still refuses writes. So after
+    failed writes one write is tried as soon as a look has succeeded, or the pause is over, whatever looks say.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._backoff = Backoff(random, _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._failed_looks = 0
+        self._failed_writes = 0
+        self._has_answered = True
+
+    def looked(self) -> None:
+        """Note that the store answers."""
+        self._failed_looks = 0
+        self._has_answered = True
+
+    def look_failed(self) -> None:
+        """Note that the store does not answer."""
+        self._failed_looks += 1
+        self._has_answered = False
+
+    def written(self) -> None:
+        """Note that the store takes writes."""
+        self._failed_looks = self._failed_writes = 0
+        self._has_answered = True
+        self._backoff.succeeded()
+
+    def write_failed(self, now: float) -> None:
+        """Note that the store does not take a write, or nobody knows."""
+        self._failed_writes += 1
+        self._has_answered = False
+        self._backoff.failed(now)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether callers may wait for the store."""
+        return self._failed_looks + self._failed_writes < _OPENS_AT
+
+    def may_repeat(self, now: float) -> bool:
+        """Tell whether what has failed may be tried again."""
+        if self._failed_writes < _OPENS_AT and self._has_answered:
+            return True
+        return now >= self._backoff.until and (self._has_answered or self._failed_writes > 0)
+
+    def due(self, now: float) -> float:
+        """When time alone lets it be tried again; infinity if only a look can."""
+        return self._backoff.until if self._failed_writes and now < self._backoff.until else math.inf
