@@ -13,7 +13,7 @@ from services import Service, every_signature_believed
 from table import Contestant, Row, compared, interleaved, markdown, over
 from traffic import bare, header_value, issuer, taken_apart
 
-from oidc_middleware.auth.known import Known
+from oidc_middleware.auth.known import Known, TokenRecord
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.core import base64url, jws, strict_json, verify
@@ -66,7 +66,7 @@ def contestants(
     found = keys.find(read[0].jws.kid, "RS256")
     deadline = now + 60
     digests = [sha256(token).digest() for token in parts]
-    records = [(deadline, 0, token.jws.payload) for token in read]
+    records = [(deadline, 0, 0, token.jws.payload, b"", deadline) for token in read]
     return {
         "the token taken apart": over(jws.parse, [(token, headers) for token in parts]),
         "of it: base64url of the payload": over(base64url.decode, [(token.split(b".")[1],) for token in parts]),
@@ -77,7 +77,9 @@ def contestants(
         "the signature, through PyJWT": over(verify.check_signature, [(token, found) for token in read]),
         SIGNATURE: over(bare_check(found[0].public_key), [taken_apart(token) for token in tokens]),
         "the identity": over(
-            lambda value, token, payload: Known(value, deadline, 0, Principal(payload, token), is_cached=False),
+            lambda value, token, payload: Known(
+                value, deadline, 0, 0, Principal(payload, token), b"", deadline, is_cached=False
+            ),
             [
                 (value, token, unverified.jws.payload)
                 for value, token, unverified in zip(values, parts, read, strict=True)
@@ -100,9 +102,9 @@ def believing(authenticate: Contestant) -> Contestant:
     return run
 
 
-def storing(digests: Sequence[bytes], records: Sequence[tuple[float, int, bytes]], end: float) -> Contestant:
+def storing(digests: Sequence[bytes], records: Sequence[TokenRecord], end: float) -> Contestant:
     """Return the contestant that puts records into a cache that has none of them."""
-    arguments = [(key, value, end, len(value[2]) + 160) for key, value in zip(digests, records, strict=True)]
+    arguments = [(key, value, end, len(value[3]) + 300) for key, value in zip(digests, records, strict=True)]
 
     def run(count: int) -> float:
         cache = Caches(SystemClock()).token

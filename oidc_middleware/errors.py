@@ -178,6 +178,31 @@ class ProviderInvalid(ProviderError):
     code = "provider_invalid"
 
 
+class RevocationStale(OIDCError):
+    """What this node knows of revocations is older than `max_staleness`, and `on_stale` is `deny`."""
+
+    code = "revocation_stale"
+    status = 503
+    public = "The service is temporarily unavailable. Try again later."
+    retry_after = 5
+
+
+class RevocationNotShared(OIDCError):
+    """A revocation holds here, but not as widely as was required: `receipt` says how widely.
+
+    It is not taken back: the other nodes learn of it as soon as they can.
+    """
+
+    code = "revocation_not_shared"
+    status = 503
+    public = "The revocation holds on this node, and others do not know of it yet. Try again later."
+    retry_after = 5
+
+    def __init__(self, detail: str = "", receipt: str = "local") -> None:
+        super().__init__(detail)
+        self.receipt = receipt
+
+
 class BackendUnavailable(OIDCError):
     """A cache tier could not be asked. Adapters raise it; the floor that knows the risk decides.
 

@@ -15,6 +15,14 @@ from hybrid_kit import Node, OpenNode, new_node
 from redis_kit import CLOCK, PATIENCE, OpenRedis, RedisServer
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no journal of a test lie where the user's own are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Pin the event loop of `@pytest.mark.anyio` tests: servers here run on asyncio."""

@@ -69,7 +69,7 @@ def test_display_name_is_the_best_there_is(changes: dict[str, Any], name: str) -
 
 def test_every_identity_is_authenticated_as_starlette_calls_it() -> None:
     """Starlette's own examples write `@requires("authenticated")`, which is no scope that an issuer grants."""
-    known = Known(b"Bearer abc.def.ghi", 0.0, 0, principal(), is_cached=False)
+    known = Known(b"Bearer abc.def.ghi", 0.0, 0, 0, principal(), b"", 0.0, is_cached=False)
     assert known.scopes == ["extra", "orders:read", "orders:write"]
     assert "authenticated" in known.scopes
     assert "admin" not in known.scopes

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from oidc_middleware.auth.known import Known, KnownTokens
+from oidc_middleware.auth.revocation.standing import Standing
 from oidc_middleware.auth.shared import SharedTokens
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import bearer, verify
@@ -44,15 +45,30 @@ class TrustedIssuer:
     source: bytes
 
 
+class Verified(NamedTuple):
+    """A token that passed every check but the ledger's, its deadline (Unix time), and whether others were asked."""
+
+    content: Unverified
+    issuer: TrustedIssuer
+    deadline: float
+    was_asked_for: bool
+
+
 class Authenticator:
     """Tell who sent a credential. Holds no policy: what the identity may do is decided anew for each request."""
 
     def __init__(
-        self, issuers: Mapping[str, TrustedIssuer], known: KnownTokens, shared: SharedTokens, clock: Clock
+        self,
+        issuers: Mapping[str, TrustedIssuer],
+        known: KnownTokens,
+        shared: SharedTokens,
+        standing: Standing,
+        clock: Clock,
     ) -> None:
         self._issuers = dict(issuers)
         self._known = known
         self._shared = shared
+        self._standing = standing
         self._now = clock.now
         self._known_headers: dict[bytes, dict[str, Any]] = {}
         self.lookup: Callable[[bytes], Known | None] = known.lookup
@@ -65,8 +81,29 @@ class Authenticator:
             InvalidRequest: not one well-formed credential.
             TokenError: the token is refused.
             ProviderError: nobody can say, because the issuer cannot be asked.
+            RevocationStale: nobody knows whether it is revoked, and such are refused.
         """
         token, unverified = self._read(value)
+        (jws, claims), issuer, deadline, was_asked_for = await self._verify(token, unverified)
+        await self._standing.begin()
+        # No await from here to where it is stored: it was true under the generation that it carries.
+        marks = self._standing.marks_of(claims, jws.signing_input)
+        is_certain = self._standing.check(marks)
+        known = self._known.remember(value, token, jws.payload, marks, deadline, is_certain=is_certain)
+        if was_asked_for or self._shared.tells_all:
+            await self._shared.tell(issuer.source, token, jws.payload, known.until)
+            self._standing.check(marks)
+        return known
+
+    async def verify(self, token: bytes) -> Verified:
+        """Verify a token that is no credential of a request, whether it is revoked or not.
+
+        Raises:
+            TokenError, ProviderError: as `authenticate` does.
+        """
+        return await self._verify(token, verify.read(token, self._known_headers))
+
+    async def _verify(self, token: bytes, unverified: Unverified) -> Verified:
         issuer = self._issuer_of(unverified)
         deadline = verify.check(unverified, issuer.expected, self._now())
         jws = unverified.jws
@@ -75,12 +112,8 @@ class Authenticator:
         is_signed = verify.is_signed_by(unverified, candidates)
         if not is_signed:
             deadline = await self._ask_others(token, unverified, issuer, candidates)
-        # No await from here to where it is stored: it was true under the generation that it carries.
         self._remember_header(jws)
-        known = self._known.remember(value, token, jws.payload, deadline)
-        if not is_signed or self._shared.tells_all:
-            await self._shared.tell(issuer.source, token, (known.until, known.generation, jws.payload))
-        return known
+        return Verified(unverified, issuer, deadline, not is_signed)
 
     async def _ask_others(
         self, token: bytes, unverified: Unverified, issuer: TrustedIssuer, tried: tuple[Key, ...]

@@ -11,6 +11,7 @@ from itertools import count
 import msgspec
 
 from oidc_middleware.auth.generation import Generation
+from oidc_middleware.auth.revocation.standing import Standing
 from oidc_middleware.cache import TypedCache
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.principal import Principal
@@ -22,13 +23,16 @@ _TAIL = 32
 # Where more tokens are in use than the hot set holds, every sixteenth that is not in it takes a place: those that come
 # often get in soon, and the others do not wash them out.
 _ADMIT_EVERY = 16
+# The generation of a verdict that holds for one request.
+_NEVER = -1
 
-TokenRecord = tuple[float, int, bytes]
-"""End (Unix time in seconds), generation and verified payload: atoms, which the garbage collector never walks."""
+TokenRecord = tuple[float, int, int, bytes, bytes, float]
+"""A verdict: until when it holds (Unix time in seconds), the two generations, the verified payload, the marks by which
+the ledger of revocations knows the token, and the token's deadline: atoms, which the garbage collector never walks."""
 
 
-# A record without its payload: a tuple of three, a float, a small integer and the head of a bytes object.
-_RECORD_BYTES = 160
+# A record without its payload: a tuple of six, two floats, small integers and the heads of two bytes objects.
+_RECORD_BYTES = 300
 
 
 class GrantedScopes(list[str]):
@@ -41,14 +45,18 @@ class GrantedScopes(list[str]):
 class Known(msgspec.Struct, gc=False, eq=False):
     """A verified token, ready to be put into a request: `request.auth`, whose `scopes` Starlette's `requires` reads.
 
-    `value` is the `Authorization` header that brought it, `until` is Unix time in seconds, `is_cached` tells whether
-    the cache has it besides the hot set. A Struct, which is made in a quarter of the time of an ordinary object.
+    `value` is the `Authorization` header that brought it, `until` is when it is verified anew, `deadline` when the
+    token ends (both Unix time in seconds), `is_cached` tells whether the cache has it besides the hot set. A Struct,
+    which is made in a quarter of the time of an ordinary object.
     """
 
     value: bytes
     until: float
     generation: int
+    keys: int
     principal: Principal
+    marks: bytes
+    deadline: float
     is_cached: bool
 
     @property
@@ -67,8 +75,11 @@ class KnownTokens:
     is ever keyed by the signature alone, for whoever has a token could write another payload before it.
     """
 
-    def __init__(self, cache: TypedCache[TokenRecord], generation: Generation, clock: Clock) -> None:
+    def __init__(
+        self, cache: TypedCache[TokenRecord], generation: Generation, standing: Standing, clock: Clock
+    ) -> None:
         self._cache = cache
+        self._standing = standing
         self._recheck_after = math.inf if cache.kind.l1_life is None else cache.kind.l1_life
         # What has longer to live was verified in the future: the clock went back since. The second is for rounding.
         self._longest = self._recheck_after + 1
@@ -80,7 +91,12 @@ class KnownTokens:
         # The last token that neither tier had, with its digest: most likely it is the one that is remembered next.
         self._missed: tuple[bytes, bytes] = (b"", b"")
         self.lookup: Callable[[bytes], Known | None] = self._build_lookup()
-        """Return what is known of the token in this `Authorization` header value; no await, no JSON."""
+        """Return what is known of the token in this `Authorization` header value; no await, no JSON.
+
+        Raises:
+            Revoked: it was accepted before, and is revoked.
+            RevocationStale: nobody knows whether it is, and such are refused.
+        """
 
     def __len__(self) -> int:
         return len(self._hot)
@@ -88,17 +104,15 @@ class KnownTokens:
     def _build_lookup(self) -> Callable[[bytes], Known | None]:
         """Return the look-up: a closure, for it reads its variables faster than a method finds them on `self`."""
         find, now, generation, from_cache = self._hot.get, self._now, self._generation, self._from_cache
-        longest = self._longest
+        longest, held_against_ledger = self._longest, self._held_against_ledger
 
         def lookup(value: bytes) -> Known | None:
             known = find(value[-_TAIL:])
-            if (
-                known is not None
-                and known.value == value
-                and known.generation == generation.value
-                and 0 < known.until - now() <= longest
-            ):
-                return known
+            if known is not None and known.value == value and 0 < known.until - now() <= longest:
+                if known.generation == generation.value:
+                    return known
+                if known.keys == generation.keys:
+                    return held_against_ledger(known)
             return from_cache(value)
 
         return lookup
@@ -109,22 +123,39 @@ class KnownTokens:
         token = value[7:]
         digest = sha256(token).digest()
         record = self._cache.peek(digest)
-        if record is None or record[1] != self._generation.value or record[0] - self._now() > self._longest:
+        if record is None or record[2] != self._generation.keys or record[0] - self._now() > self._longest:
             self._missed = value, digest
             return None
-        known = Known(value, record[0], record[1], Principal(record[2], token), is_cached=True)
+        until, generation, keys, payload, marks, deadline = record
+        known = Known(value, until, generation, keys, Principal(payload, token), marks, deadline, is_cached=True)
+        if generation != self._generation.value:
+            self._held_against_ledger(known)
         if self._has_room() or not next(self._turns) % _ADMIT_EVERY:
             self._admit(known)
         return known
 
-    def remember(self, value: bytes, token: bytes, payload: bytes, deadline: float) -> Known:
+    def _held_against_ledger(self, known: Known) -> Known:
+        """Return a token that no revocation of since concerns; while that is not certain it is asked again each time.
+
+        What is revoked stays where it is until its end: it is refused each time, and that is cheap.
+        """
+        if self._standing.check(known.marks):
+            known.generation = self._generation.value
+        return known
+
+    def remember(
+        self, value: bytes, token: bytes, payload: bytes, marks: bytes, deadline: float, *, is_certain: bool
+    ) -> Known:
         """Keep what was verified just now: nobody may have awaited since. `deadline` is Unix time in seconds.
+
+        What the ledger could not say for certain is held against it again each time.
 
         After a minute it is verified anew, for its key may be too old: a withdrawn key moves the generation, but keys
         also end because the issuer could not be asked for long.
         """
         until = min(deadline, self._now() + self._recheck_after)
-        known = Known(value, until, self._generation.value, Principal(payload, token), is_cached=False)
+        generation, keys = self._generation.value if is_certain else _NEVER, self._generation.keys
+        known = Known(value, until, generation, keys, Principal(payload, token), marks, deadline, is_cached=False)
         if self._has_room():
             self._admit(known)
         else:
@@ -152,6 +183,6 @@ class KnownTokens:
         value, digest = self._missed
         if value is not known.value:
             digest = sha256(known.value[7:]).digest()
-        payload = known.principal.payload
-        record = (known.until, known.generation, payload)
-        known.is_cached = self._cache.put(digest, record, known.until, len(payload) + _RECORD_BYTES)
+        payload, marks = known.principal.payload, known.marks
+        record = (known.until, known.generation, known.keys, payload, marks, known.deadline)
+        known.is_cached = self._cache.put(digest, record, known.until, len(payload) + len(marks) + _RECORD_BYTES)

@@ -24,21 +24,20 @@ class _Shared(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 def codec(generation: Generation) -> Codec[TokenRecord]:
-    """Return how a record of the token cache travels. The generation is each node's own: it is set on arrival."""
+    """Return how a record of the token cache travels. The generations are each node's own: they are set on arrival."""
     decoder = msgspec.msgpack.Decoder(_Shared)
 
     def encode(record: TokenRecord) -> bytes:
-        until, _, payload = record
-        return msgspec.msgpack.encode(_Shared(until, payload))
+        return msgspec.msgpack.encode(_Shared(record[0], record[3]))
 
     def decode(data: bytes) -> TokenRecord:
         try:
             shared = decoder.decode(data)
         except msgspec.MsgspecError as error:
             raise ValueError("not a shared token") from error
-        return shared.until, generation.value, shared.payload
+        return shared.until, generation.value, generation.keys, shared.payload, b"", shared.until
 
-    return Codec(encode, decode, is_negative=lambda record: not record[2])
+    return Codec(encode, decode, is_negative=lambda record: not record[3])
 
 
 class SharedTokens:
@@ -66,14 +65,14 @@ class SharedTokens:
             record = await self._cache.get(_key(source, token))
         except BackendUnavailable:
             return None
-        return record[0] if record is not None and record[2] == payload else None
+        return record[0] if record is not None and record[3] == payload else None
 
-    async def tell(self, source: bytes, token: bytes, record: TokenRecord) -> None:
+    async def tell(self, source: bytes, token: bytes, payload: bytes, until: float) -> None:
         """Tell other nodes of a verified token, and wait until they can know it. If that fails, the token is good."""
         if not self._is_on:
             return
         try:
-            await self._cache.set(_key(source, token), record, record[0])
+            await self._cache.set(_key(source, token), (until, 0, 0, payload, b"", until), until)
         except BackendUnavailable as error:
             _log.debug("a verified token is not shared: %s", error)
 

@@ -19,6 +19,7 @@ from oidc_middleware.settings.problem import Problem, shown
 T = TypeVar("T")
 
 MAX_LEEWAY = 300.0
+LEAST_STALENESS = 2.0
 _CLAIM_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _NO_AUDIENCE = frozenset({"iss", "sub", "exp", "nbf", "iat", "jti", "sid", "typ", "scope", "scp"})
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -98,6 +99,15 @@ def max_token_life(value: object) -> float:
     seconds = _seconds(value, cure)
     if seconds <= 0:
         raise Problem(f"with {seconds:g} s no token would be accepted", cure)
+    return seconds
+
+
+def max_staleness(value: object) -> float:
+    """Check for an age in seconds; a node that is well is a second behind at most."""
+    cure = "Choose 2 seconds or more: a node that is well may be one behind."
+    seconds = _seconds(value, cure)
+    if seconds < LEAST_STALENESS:
+        raise Problem(f"{seconds:g} s is less than a node that is well may be behind", cure)
     return seconds
 
 

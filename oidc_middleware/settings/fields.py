@@ -9,6 +9,7 @@ from pydantic import Field, PlainValidator
 
 from oidc_middleware.core.policy import Rule
 from oidc_middleware.settings import cache, checks, entries
+from oidc_middleware.settings import journal as journals
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.words import Read, flag, json, listed, never, number
 
@@ -124,7 +125,49 @@ Prefix = Annotated[
 AdminScope = Annotated[
     str | None,
     PlainValidator(checks.optional(checks.scope)),
-    Field(description="The scope that opens the `status` endpoint. Unset: there is no such endpoint."),
+    Field(
+        description="The scope that opens the `status` and `revocations` endpoints. Unset: there are no such endpoints."
+    ),
+]
+MaxStaleness = Annotated[
+    float,
+    Read(number),
+    PlainValidator(checks.max_staleness),
+    Field(
+        description="How old, in seconds, what a node knows of revocations may be before it counts as stale. A node "
+        "that is well is half a second behind."
+    ),
+]
+OnStale = Annotated[
+    Literal["allow", "deny"],
+    PlainValidator(checks.one_of("allow", "deny")),
+    Field(
+        description="What a stale node does with identities that it does not know to be revoked: `allow` lets them in, "
+        "and a token revoked elsewhere with them; `deny` answers 503."
+    ),
+]
+Journal = Annotated[
+    str,
+    PlainValidator(journals.journal),
+    Field(
+        description="The file that keeps revocations made on this host while Redis does not take them, shared by all "
+        "workers; `None`, or `none` in a variable: there is no such file. Only used with a cache in Redis."
+    ),
+]
+RevokeEndpoint = Annotated[
+    bool,
+    Read(flag),
+    PlainValidator(checks.flag),
+    Field(description="Whether there is a `revoke` endpoint (RFC 7009), at which a valid token revokes itself."),
+]
+StalenessHeader = Annotated[
+    bool,
+    Read(flag),
+    PlainValidator(checks.flag),
+    Field(
+        description="Whether responses to identities say in `X-OIDC-Staleness` how many seconds old the node's "
+        "knowledge of revocations is: for debugging."
+    ),
 ]
 WebSocketToken = Annotated[
     Literal["header", "subprotocol"],

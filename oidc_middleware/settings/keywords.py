@@ -44,6 +44,9 @@ class SettingsKeywords(IssuerOptions, total=False):
     secret: str | bytes | Iterable[str | bytes]
     namespace: str
     share_tokens: Literal["auto", "always", "never"]
+    max_staleness: float
+    on_stale: Literal["allow", "deny"]
+    journal: str | os.PathLike[str] | None
     public: str | Iterable[str]
     optional: str | Iterable[str]
     rules: Iterable[Rule | Mapping[str, Any]]
@@ -51,6 +54,8 @@ class SettingsKeywords(IssuerOptions, total=False):
     preflight: Literal["pass", "protect"]
     prefix: str
     admin_scope: str | None
+    revoke_endpoint: bool
+    staleness_header: bool
     websocket_token: Literal["header", "subprotocol"]
     realm: str | None
     on_error: Callable[[Any, Any], Any] | None

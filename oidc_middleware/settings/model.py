@@ -16,6 +16,7 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import fields, issuer_fields, sources, together
 from oidc_middleware.settings.cache import check_secret
 from oidc_middleware.settings.issuer import Issuer
+from oidc_middleware.settings.journal import STATE_DIRECTORY
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.settings.report import config_error, refuse_change
 from oidc_middleware.settings.unknown import unknown_name
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
     secret: fields.Secret = ()
     namespace: fields.Namespace = "oidc"
     share_tokens: fields.ShareTokens = "auto"
+    max_staleness: fields.MaxStaleness = 5.0
+    on_stale: fields.OnStale = "allow"
+    journal: fields.Journal = STATE_DIRECTORY
     public: fields.Public = ()
     optional: fields.Optional = ()
     rules: fields.Rules = ()
@@ -62,6 +66,8 @@ class Settings(BaseSettings):
     preflight: fields.Preflight = "pass"
     prefix: fields.Prefix = "/oauth2"
     admin_scope: fields.AdminScope = None
+    revoke_endpoint: fields.RevokeEndpoint = False
+    staleness_header: fields.StalenessHeader = False
     websocket_token: fields.WebSocketToken = "header"  # noqa: S105  a place, no secret
     realm: fields.Realm = None
     on_error: fields.OnError = None

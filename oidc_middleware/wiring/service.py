@@ -11,6 +11,8 @@ from typing import Any, Self, Unpack
 from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
 from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.known import KnownTokens
+from oidc_middleware.auth.revocation.revocations import Revocations
+from oidc_middleware.auth.revocation.revoke import Revoke
 from oidc_middleware.auth.shared import SharedTokens, codec
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock, SystemClock
@@ -19,6 +21,7 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import HTTPDoor, Provider
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
+from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.store import open_backend
 
 SCOPE_KEY = "oidc_middleware"
@@ -62,12 +65,19 @@ class OIDC:
             {issuer.issuer: self._trust(issuer) for issuer in trusted}
         )
         """What the tokens of each issuer must show, and where its keys come from."""
+        revoking = Revoking(self.settings, self.clock, self._generation, self._random.random, self._start_if_needed)
+        self._keeper = revoking.keeper
         self.authenticator: Authenticator = Authenticator(
             self.issuers,
-            KnownTokens(self.caches.token, self._generation, self.clock),
+            KnownTokens(self.caches.token, self._generation, revoking.standing, self.clock),
             SharedTokens(self.caches.token, self.settings.share_tokens),
+            revoking.standing,
             self.clock,
         )
+        self.revoke: Revoke = Revoke(revoking.keeper, revoking.names, self.authenticator)
+        """Revokes tokens, sessions, subjects and clients."""
+        self.revocations: Revocations = Revocations(revoking.keeper, revoking.names, self.clock)
+        """Tells what is revoked."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -81,7 +91,7 @@ class OIDC:
             caches=self.caches,
             clock=self.clock,
             random=self._random,
-            on_keys_removed=self._generation.advance,
+            on_keys_removed=self._generation.withdraw_keys,
         )
 
     def _trust(self, issuer: Issuer) -> TrustedIssuer:
@@ -128,8 +138,8 @@ class OIDC:
 
     @property
     def ready(self) -> bool:
-        """Whether every issuer's keys are in memory."""
-        return all(provider.ready for provider in self.providers.values())
+        """Whether every issuer's keys are in memory, and the ledger of revocations was loaded once."""
+        return self._keeper.is_loaded and all(provider.ready for provider in self.providers.values())
 
     async def start(self) -> None:
         """Begin to load and to refresh metadata and keys in the background. Needs no issuer to be reachable.
@@ -148,8 +158,13 @@ class OIDC:
 
     def _begin(self) -> None:
         self.caches.start()
+        self._keeper.start()
         for provider in self.providers.values():
             provider.start()
+
+    async def _start_if_needed(self) -> None:
+        if not self.started:
+            await self.start()
 
     def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Leave the loop that is over. What is in memory stays; tasks died with their loop."""
@@ -171,6 +186,7 @@ class OIDC:
 
     async def _end(self) -> None:
         await asyncio.gather(*(provider.stop() for provider in self.providers.values()))
+        await self._keeper.stop()
         await self.caches.suspend()
         if self._users > 0:  # started again meanwhile; what that start began may have been ended with the rest
             self._begin()
@@ -188,6 +204,7 @@ class OIDC:
         """Return counters of the caches and the issuers, as plain JSON types."""
         return {
             "ready": self.ready,
+            "revocations": self._keeper.stats(),
             "caches": self.caches.stats(),
             "shared_cache": self.caches.shared_stats(),
             "issuers": {name: provider.stats() for name, provider in self.providers.items()},

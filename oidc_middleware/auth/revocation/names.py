@@ -1,0 +1,68 @@
+"""Who or what is meant: the issuer that was left out, the marks of a principal, and until when a revocation matters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from oidc_middleware.clock import Clock
+from oidc_middleware.core.ledger.digests import LedgerKeys, Marks, token_end
+from oidc_middleware.core.principal import Principal
+
+
+class Names:
+    """The issuers that there are, and how long their tokens can be accepted (seconds).
+
+    A cut-off is kept for twice `max_token_life`: a token that does not say when it was issued may have been before it,
+    and be accepted that much later.
+    """
+
+    def __init__(
+        self, keys: LedgerKeys, issuers: Collection[str], *, leeway: float, max_token_life: float, clock: Clock
+    ) -> None:
+        self.keys = keys
+        self.leeway = leeway
+        self.life: float = 2 * max_token_life
+        self._longest = max_token_life + leeway
+        self._issuers = tuple(issuers)
+        self._now = clock.now
+
+    def issuer(self, issuer: str | None) -> str:
+        """Return an issuer, the only one if none is named.
+
+        Raises:
+            ValueError: there are several, or it is not configured.
+        """
+        if issuer is None and len(self._issuers) == 1:
+            return self._issuers[0]
+        if issuer is None:
+            raise ValueError("there are several issuers: name one with issuer=")
+        if issuer not in self._issuers:
+            raise ValueError(f"{issuer!r} is not a configured issuer")
+        return issuer
+
+    def marks_of(self, principal: Principal) -> Marks:
+        """Return what the ledger knows a principal's token by."""
+        return self.keys.marks(principal.claims, principal.token.encode().rpartition(b".")[0])
+
+    def token_end(self, expires_at: float | None) -> int:
+        """Return until when a token may be accepted somewhere, in whole Unix seconds.
+
+        Raises:
+            ValueError: it is no time.
+        """
+        if expires_at != expires_at:  # noqa: PLR0124  no number, which no comparison would find
+            raise ValueError("expires_at is a Unix time in seconds")
+        return token_end(expires_at, self._now(), self._longest)
+
+    def issued_until(self, issued_before: float | None) -> float:
+        """Return the time of a cut-off: now, if none is named.
+
+        Raises:
+            ValueError: it is no time, or in the future.
+        """
+        now = self._now()
+        if issued_before is None:
+            return now
+        if not 0 <= issued_before <= now + self.leeway:
+            raise ValueError("issued_before is a Unix time in seconds that is not in the future")
+        return issued_before
