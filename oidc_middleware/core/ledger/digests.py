@@ -64,7 +64,7 @@ class LedgerKeys:
             raise ValueError(f"a key id has {KEY_ID_BYTES} bytes, and a key has {KEY_BYTES}")
         self.ids: tuple[bytes, ...] = tuple(keys)
         self.joined_ids: bytes = b"".join(keys)
-        self._hashes = {kind: [_begun(key, kind) for key in keys.values()] for kind in Kind}
+        self._hashes = [[_begun(key, kind) for kind in Kind] for key in keys.values()]
         self._packed = struct.Struct(f">d{len(self.joined_ids)}s{DIGESTS * len(self.ids)}Q")
 
     def __repr__(self) -> str:
@@ -81,18 +81,21 @@ class LedgerKeys:
         Source: RFC 7515 §2 (JWS Signing Input).
         """
         issuer = _part(claims["iss"])
-        jti, session, subject = claims.get("jti"), claims.get("sid"), claims.get("sub")
-        client = next((claims[name] for name in _CLIENT_CLAIMS if name in claims), None)
-        token = _token(issuer, jti, signing_input)
+        jti, session, subject, client = claims.get("jti"), claims.get("sid"), claims.get("sub"), _client(claims)
         parts = (
-            self._digests(Kind.TOKEN, token),
-            self._digests(Kind.SESSION, None if session is None else issuer + _part(session)),
-            self._digests(Kind.SUBJECT, None if subject is None else issuer + _part(subject)),
-            self._digests(Kind.CLIENT, None if client is None else issuer + _part(client)),
+            _token(issuer, jti, signing_input),
+            None if session is None else issuer + _part(session),
+            None if subject is None else issuer + _part(subject),
+            None if client is None else issuer + _part(client),
         )
-        return Marks(
-            claims.get("iat"), self.joined_ids, tuple(digest for key in zip(*parts, strict=True) for digest in key)
+        digests = tuple(
+            [
+                0 if part is None else _digest(begun, part)
+                for hashes in self._hashes
+                for begun, part in zip(hashes, parts, strict=False)
+            ]
         )
+        return Marks(claims.get("iat"), self.joined_ids, digests)
 
     def unpack(self, data: bytes) -> Marks:
         """Return the marks that `Marks.pack` wrote.
@@ -101,21 +104,21 @@ class LedgerKeys:
             ValueError: it did not write this, or they were made under other keys.
         """
         try:
-            iat, key_ids, *digests = self._packed.unpack(data)
+            fields = self._packed.unpack(data)
         except struct.error:
             raise ValueError("not the marks of a token") from None
-        if key_ids != self.joined_ids:
+        iat = fields[0]
+        if fields[1] != self.joined_ids:
             raise ValueError("marks made under other keys")
+        if 0 <= iat <= MAX_NUMERIC_DATE:
+            return Marks(iat, self.joined_ids, fields[2:])
         if math.isnan(iat):
-            return Marks(None, self.joined_ids, tuple(digests))
-        if not 0 <= iat <= MAX_NUMERIC_DATE:
-            raise ValueError("not the marks of a token")
-        return Marks(iat, self.joined_ids, tuple(digests))
+            return Marks(None, self.joined_ids, fields[2:])
+        raise ValueError("not the marks of a token")
 
     def token(self, issuer: str, jti: str, end: int) -> Record:
         """Return the record that revokes the token with this `jti`; for `end` see `token_end`."""
-        digest = self._digests(Kind.TOKEN, _token(_part(issuer), jti, b""))[0]
-        return Record(Kind.TOKEN, self.key_id, digest, end, end)
+        return Record(Kind.TOKEN, self.key_id, self._digest(Kind.TOKEN, _token(_part(issuer), jti, b"")), end, end)
 
     def marked_token(self, marks: Marks, end: int) -> Record:
         """Return the record that revokes the token of these marks, `jti` or not; for `end` see `token_end`."""
@@ -137,25 +140,20 @@ class LedgerKeys:
         """Return the record that clears a type of cache entries written up to then; for `life` see `cut_off`."""
         return self._cut_off(Kind.CLEAR, _part(type_name), written_until, life)
 
-    def clear_digests(self, type_name: str) -> tuple[int, ...]:
-        """Return what a type of cache entries is called in records of `Kind.CLEAR`, under each key in turn."""
-        return tuple(self._digests(Kind.CLEAR, _part(type_name)))
+    def clear_digests(self, type_name: str) -> dict[bytes, int]:
+        """Return what a type of cache entries is called in records of `Kind.CLEAR`, by key id."""
+        part = _part(type_name)
+        return {
+            key_id: _digest(hashes[Kind.CLEAR - 1], part) for key_id, hashes in zip(self.ids, self._hashes, strict=True)
+        }
 
     def _cut_off(self, kind: Kind, parts: bytes, until: float, life: float) -> Record:
         number, end = cut_off(until, life)
-        return Record(kind, self.key_id, self._digests(kind, parts)[0], number, end)
+        return Record(kind, self.key_id, self._digest(kind, parts), number, end)
 
-    def _digests(self, kind: Kind, parts: bytes | None) -> list[int]:
-        """Return the digests under all keys; zeros for what is not there."""
-        digests = []
-        for begun in self._hashes[kind]:
-            if parts is None:
-                digests.append(0)
-            else:
-                keyed = begun.copy()
-                keyed.update(parts)
-                digests.append(int.from_bytes(keyed.digest()) or 1)
-        return digests
+    def _digest(self, kind: Kind, parts: bytes) -> int:
+        """Return the digest under the key that writes."""
+        return _digest(self._hashes[0][kind - 1], parts)
 
 
 def token_end(expires_at: float | None, now: float, longest: float) -> int:
@@ -182,6 +180,20 @@ def _seconds(moment: float) -> int:
 
 def _begun(key: bytes, kind: Kind) -> blake2b:
     return blake2b(_part(kind.name.lower()), key=key, digest_size=8)
+
+
+def _digest(begun: blake2b, parts: bytes) -> int:
+    """Return a digest, which is never 0: that stands for none."""
+    keyed = begun.copy()
+    keyed.update(parts)
+    return int.from_bytes(keyed.digest()) or 1
+
+
+def _client(claims: Mapping[str, Any]) -> str | None:
+    for name in _CLIENT_CLAIMS:
+        if name in claims:
+            return claims[name]  # type: ignore[no-any-return]
+    return None
 
 
 def _token(issuer: bytes, jti: str | None, signing_input: bytes) -> bytes:

@@ -19,7 +19,7 @@ from enum import IntEnum
 from itertools import compress, repeat
 from typing import Final
 
-FEW: Final = 4096
+FEW: Final = 2048
 """What a dict holds at most."""
 
 LAST_DIGEST: Final = 2**64 - 1
