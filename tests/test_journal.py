@@ -79,7 +79,7 @@ async def test_what_was_added_is_there_for_all_and_after_a_restart(path: Path, j
     await again.aclose()
     await journal.aclose()
     assert {note.record for note in await journal.load()} == set(records)
-    assert (journal.problem, journal.skipped) == (None, 0)
+    assert (journal.problem, journal.strangers) == (None, 0)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ async def test_what_anybody_put_into_a_row_is_skipped_and_counted(path: Path, jo
     for place, wrong in enumerate(["ends = x'00'", "ends = 5", "ends = 99999999999"], 6):
         query(path, f"UPDATE records SET {wrong} WHERE place = {place}")
     assert digests(await journal.load()) == [8]
-    assert journal.skipped == 8
+    assert journal.strangers == 8
     await journal.add([record(digest) for digest in range(9)], is_acknowledged=False)
     assert digests(await journal.load()) == list(range(9))
 

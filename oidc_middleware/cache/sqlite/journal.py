@@ -69,7 +69,7 @@ class SqliteJournal:
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock, budget: float = 5.0) -> None:
         self.path: str = os.path.abspath(path)  # noqa: PTH100 (a process may change its directory later)
-        self.skipped: int = 0
+        self.strangers: int = 0
         """Rows that were read and hold no record."""
         self._clock = clock
         self._worker: Worker[_Notes] = Worker(self.path, _LAYOUT, clock, _Notes, budget)
@@ -165,7 +165,7 @@ class SqliteJournal:
             page = await self._worker.fetch(partial(_page, file, place))
             file, place, is_last = page.file, page.place, page.is_last
             found += page.notes
-            self.skipped += page.skipped
+            self.strangers += page.skipped
         self._file, self._place = file, place
         self._version = seen.version if seen is not None and seen.file is file else None
         return found

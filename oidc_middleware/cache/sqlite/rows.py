@@ -15,7 +15,7 @@ _LIFE = 4
 
 
 class Row(NamedTuple):
-    """A record. Those of one key are joined: the key is what a store knows it by, without the life."""
+    """A record of the journal. Those of one key are joined: it is what a store knows it by, without the life."""
 
     key: bytes
     number: int
@@ -28,13 +28,18 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     Raises:
         ValueError: one of them is none that anybody could read.
     """
-    return [Row(_key(record), record.number, record.end) for record in records]
+    return [Row(member_of(record)[:-_LIFE], record.number, record.end) for record in records]
 
 
-def _key(record: Record) -> bytes:
+def member_of(record: Record) -> bytes:
+    """Return what a store knows a record by.
+
+    Raises:
+        ValueError: it is none that anybody could read.
+    """
     try:
         if 0 <= record.number <= record.end <= LARGEST_NUMBER:
-            return record.member[:-_LIFE]
+            return record.member
     except struct.error:
         pass
     raise ValueError("not a record")
@@ -45,6 +50,16 @@ def record_of(key: object, number: object, ends: object) -> Record | None:
     if not (isinstance(key, bytes) and isinstance(number, int) and isinstance(ends, int)):
         return None
     try:
-        return from_member(key + (ends - number).to_bytes(_LIFE, "big"), ends)
-    except (ValueError, OverflowError):
+        return record_of_member(key + (ends - number).to_bytes(_LIFE, "big"), ends)
+    except OverflowError:
+        return None
+
+
+def record_of_member(member: object, ends: object) -> Record | None:
+    """Return the record of a member and its end, None when it is none."""
+    if not (isinstance(member, bytes) and isinstance(ends, int)):
+        return None
+    try:
+        return from_member(member, ends)
+    except ValueError:
         return None

@@ -1,0 +1,147 @@
+"""The tables of the ledger's file: the records, and the log of what changed them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from sqlite3 import Connection
+from typing import Final
+
+from oidc_middleware.cache.ledger import Page
+from oidc_middleware.cache.sqlite.file import Layout, SharedFile
+from oidc_middleware.cache.sqlite.rows import record_of_member
+from oidc_middleware.core.ledger.records import GRACE, LogEntry, Position, Record, pack, unpack
+
+_RECORDS = "place INTEGER PRIMARY KEY, member BLOB NOT NULL UNIQUE, ends INTEGER NOT NULL"
+# `upto` counts the records of all entries so far: what the log takes is bounded by it.
+_ENTRIES = (
+    "number INTEGER PRIMARY KEY, id BLOB NOT NULL, previous BLOB NOT NULL, upto INTEGER NOT NULL, records BLOB NOT NULL"
+)
+LAYOUT: Final = Layout(
+    name="ledger of revocations",
+    application=0x4F49444C,
+    version=1,
+    tables={
+        "records": [
+            f"CREATE TABLE IF NOT EXISTS records ({_RECORDS})",
+            "CREATE INDEX IF NOT EXISTS records_ends ON records (ends)",
+        ],
+        "log": [f"CREATE TABLE IF NOT EXISTS log ({_ENTRIES})"],
+        "epoch": [
+            "CREATE TABLE IF NOT EXISTS epoch (id BLOB NOT NULL)",
+            "INSERT INTO epoch SELECT randomblob(8) WHERE NOT EXISTS (SELECT 1 FROM epoch)",
+        ],
+    },
+    synchronous="FULL",
+    replaces_versions=False,
+    makes_directory=False,
+    when_lost="the nodes that run write what they know of it into the new one",
+)
+# An end that is no number is what anybody put there, and joins with nothing.
+_JOIN = (
+    "INSERT INTO records (member, ends) VALUES (?, ?) ON CONFLICT (member) DO UPDATE SET ends = excluded.ends "
+    "WHERE typeof(ends) <> 'integer' OR ends < excluded.ends"
+)
+_SWEEP = "DELETE FROM records WHERE place IN (SELECT place FROM records WHERE ends <= ? LIMIT ?)"
+_SCAN = "SELECT place, member, ends FROM records WHERE place > ? ORDER BY place LIMIT ?"
+_EPOCH = "SELECT id FROM epoch"
+_LAST = "SELECT number, id, upto FROM log ORDER BY number DESC LIMIT 1"
+_LOG = "INSERT INTO log (number, id, previous, upto, records) VALUES (?, ?, ?, ?, ?)"
+_LOGGED = "SELECT number, previous, id, records FROM log WHERE number > ? ORDER BY number LIMIT ?"
+_TRIM = (
+    "DELETE FROM log WHERE number IN "
+    "(SELECT number FROM (SELECT number, upto FROM log ORDER BY number LIMIT 64) WHERE number <= ? OR upto <= ?)"
+)
+
+_SWEPT_BESIDES = 100
+_RECORDS_OF_AN_ENTRY = 10
+_READ_TOGETHER = 32
+_ROWS = 1000
+_ID_BYTES = 8
+_PLACE_BYTES = 8
+
+
+class Writing:
+    """What the jobs of one commit do to the tables. The log keeps `kept` entries, of ten records on average."""
+
+    def __init__(self, file: SharedFile, now: float, kept: int) -> None:
+        self._db = file.writer
+        self._now = now
+        self._kept = kept
+
+    def position(self) -> Position:
+        """Return where the log is now."""
+        return _position(self._db)
+
+    def write(self, records: Sequence[tuple[bytes, Record]]) -> Position:
+        """Join records, each with its member, log those that changed something, and remove some that ended long ago."""
+        changed = [record for member, record in records if self._db.execute(_JOIN, (member, record.end)).rowcount]
+        if changed:
+            self._log(changed)
+        self._db.execute(_SWEEP, (self._now - GRACE, len(records) + _SWEPT_BESIDES))
+        return self.position()
+
+    def finish(self) -> None:
+        """Nothing remains to be done."""
+
+    def committed(self) -> None:
+        """Nothing is counted."""
+
+    def _log(self, changed: Sequence[Record]) -> None:
+        number, last_id, upto = self._db.execute(_LAST).fetchone() or (0, b"", 0)
+        number, upto = number + 1, upto + len(changed)
+        self._db.execute(_LOG, (number, os.urandom(_ID_BYTES), last_id, upto, pack(changed)))
+        self._db.execute(_TRIM, (number - self._kept, upto - self._kept * _RECORDS_OF_AN_ENTRY))
+
+
+def entries(after: Position, file: SharedFile) -> list[LogEntry]:
+    """Return the oldest entries after a place; of a place in another life, all that there are."""
+    with _snapshot(file) as db:
+        epoch = _epoch(db)
+        rows = db.execute(_LOGGED, (after.number if after.epoch == epoch else 0, _READ_TOGETHER)).fetchall()
+    return [_entry(epoch, *row) for row in rows]
+
+
+def page(cursor: bytes, file: SharedFile) -> tuple[Page | None, int]:
+    """Return a part of all records and how many rows hold none; no part, where the cursor is of another file."""
+    place = int.from_bytes(cursor[-_PLACE_BYTES:], "big")
+    with _snapshot(file) as db:
+        position = _position(db)
+        rows = db.execute(_SCAN, (place, _ROWS)).fetchall()
+    if cursor and cursor[:-_PLACE_BYTES] != position.epoch:
+        return None, 0
+    found = [record for _, member, ends in rows if (record := record_of_member(member, ends)) is not None]
+    is_last = len(rows) < _ROWS
+    following = b"" if is_last else position.epoch + rows[-1][0].to_bytes(_PLACE_BYTES, "big")
+    return Page(found, following, position), len(rows) - len(found)
+
+
+@contextmanager
+def _snapshot(file: SharedFile) -> Iterator[Connection]:
+    """Let all that is read be of the same moment."""
+    file.writer.execute("BEGIN")
+    try:
+        yield file.writer
+    finally:
+        file.writer.execute("ROLLBACK")
+
+
+def _epoch(db: Connection) -> bytes:
+    (epoch,) = db.execute(_EPOCH).fetchone()
+    return bytes(epoch)
+
+
+def _position(db: Connection) -> Position:
+    number, last_id, _ = db.execute(_LAST).fetchone() or (0, b"", 0)
+    return Position(_epoch(db), number, last_id)
+
+
+def _entry(epoch: bytes, number: int, previous: object, entry_id: object, told: object) -> LogEntry:
+    """Return an entry; what cannot be read becomes one that follows on no place."""
+    if isinstance(previous, bytes) and isinstance(entry_id, bytes) and isinstance(told, bytes):
+        try:
+            return LogEntry(epoch, number, previous, entry_id, unpack(told))
+        except ValueError:
+            pass
+    return LogEntry(b"", 0, b"", b"", ())
