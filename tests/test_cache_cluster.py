@@ -50,6 +50,17 @@ def group(cluster: ClusterGroup) -> Iterator[ClusterGroup]:
     cluster.until_well()
 
 
+@pytest.fixture
+def steadfast(group: ClusterGroup) -> Iterator[ClusterGroup]:
+    """The cluster while none of its nodes is given up, however long it hangs."""
+    for server in group.servers:
+        server.admin.config_set("cluster-node-timeout", 60_000)
+    yield group
+    for server in group.servers:
+        server.cont()
+        server.admin.config_set("cluster-node-timeout", 1000)
+
+
 def route_of(backend: RedisBackend) -> Cluster:
     assert backend._session is not None
     route = backend._session.route
@@ -96,11 +107,11 @@ class TestSeeds:
     async def test_a_replica_will_do(self, group: ClusterGroup, open_redis: OpenRedis) -> None:
         await open_redis(group.url(group.replica_of(group.owner(b"k")))).set(TOKEN, b"k", b"v", end())
 
-    async def test_one_hangs(self, group: ClusterGroup, open_redis: OpenRedis) -> None:
-        replica = group.replica_of(group.owner(b"k"))
+    async def test_one_hangs(self, steadfast: ClusterGroup, open_redis: OpenRedis) -> None:
+        replica = steadfast.replica_of(steadfast.owner(b"k"))
         replica.stop()
         try:
-            backend = open_redis(group.url(replica, *group.servers[:3]))
+            backend = open_redis(steadfast.url(replica, *steadfast.servers[:3]))
             await backend.set(TOKEN, b"k", b"v", end())
         finally:
             replica.cont()
@@ -255,13 +266,11 @@ class TestNodesThatFail:
             found.setdefault(group.owner(b"oidc:blacklist:%d" % n).port, []).append(b"%d" % n)
         return found
 
-    async def test_one_hangs(self, group: ClusterGroup, open_redis: OpenRedis) -> None:
+    async def test_one_hangs(self, steadfast: ClusterGroup, open_redis: OpenRedis) -> None:
         """Y-stop: its keys fail within the budget, those of the others do not notice."""
-        keys = self.keys_by_node(group)
-        victim = group.owner(b"oidc:blacklist:0")
-        for server in group.servers:
-            server.admin.config_set("cluster-node-timeout", 60_000)
-        backend = open_redis(group.url())
+        keys = self.keys_by_node(steadfast)
+        victim = steadfast.owner(b"oidc:blacklist:0")
+        backend = open_redis(steadfast.url())
         async with Load(backend, [key for some in keys.values() for key in some]) as load:
             begun = time.monotonic()
             victim.stop()
@@ -278,8 +287,6 @@ class TestNodesThatFail:
             assert f"{LOOPBACK}:{victim.port}: no answer" in health.detail
             victim.cont()
             await load.all_well(FAIL_OVER)
-        for server in group.servers:
-            server.admin.config_set("cluster-node-timeout", 1000)
 
     async def test_one_is_killed(self, group: ClusterGroup, open_redis: OpenRedis) -> None:
         """Y-loading, Y-failover-lost: the others serve their keys all the time, and its replica is found."""
@@ -414,13 +421,11 @@ class TestForOthers:
             await ear.hears("general", b"k")
         assert other.staleness() is None
 
-    async def test_the_node_of_the_log_is_away(self, group: ClusterGroup, open_redis: OpenRedis) -> None:
+    async def test_the_node_of_the_log_is_away(self, steadfast: ClusterGroup, open_redis: OpenRedis) -> None:
         """No write fails for that; what could not be told is told when the node is back."""
-        one, other = open_redis(group.url()), open_redis(group.url())
-        home = group.owner(b"oidc:{log}:changes")
-        key = next(b"%d" % n for n in range(100) if group.owner(b"oidc:general:%d" % n) is not home)
-        for server in group.servers:
-            server.admin.config_set("cluster-node-timeout", 60_000)
+        one, other = open_redis(steadfast.url()), open_redis(steadfast.url())
+        home = steadfast.owner(b"oidc:{log}:changes")
+        key = next(b"%d" % n for n in range(100) if steadfast.owner(b"oidc:general:%d" % n) is not home)
         async with listening(other.changes()) as ear:
             home.stop()
             await one.set(GENERAL, key, b"v", end())
@@ -429,8 +434,6 @@ class TestForOthers:
             await until_served(one, b"k")
             assert (await one.ping()).healthy
             await ear.hears("general", key)
-        for server in group.servers:
-            server.admin.config_set("cluster-node-timeout", 1000)
 
     async def test_a_connection_of_their_own_to_the_node_of_a_key(
         self, group: ClusterGroup, open_redis: OpenRedis
