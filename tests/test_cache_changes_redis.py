@@ -20,6 +20,7 @@ from oidc_middleware.errors import BackendUnavailable
 
 from changes_kit import listening
 from redis_kit import BUDGET, CLOCK, HOUR, PATIENCE, OpenRedis, RedisServer, end, programs, proxy_of, until
+from time_kit import within
 
 pytestmark = pytest.mark.anyio
 
@@ -61,18 +62,17 @@ class TestWhatIsTold:
         async with listening(here.changes()) as ear:
             await here.set(GENERAL, b"mine", b"v", end(), wait=True)
             await here.delete(GENERAL, b"mine")
-            begun = time.monotonic()
-            await there.set(GENERAL, b"k", b"v", end(), wait=True)
-            await ear.hears("general", b"k")
-            await there.delete(TOKEN, b"t")
-            await ear.hears("token", b"t")
-            await there.set(BLACKLIST, b"b", b"1", end())
-            await ear.hears("blacklist", b"b")
-            assert await there.add(SESSION, b"s", b"1", end())
-            await ear.hears("session", b"s")
-            await there.clear(SESSION)
-            await ear.hears("session")
-            assert time.monotonic() - begun < SOON
+            with within(SOON):
+                await there.set(GENERAL, b"k", b"v", end(), wait=True)
+                await ear.hears("general", b"k")
+                await there.delete(TOKEN, b"t")
+                await ear.hears("token", b"t")
+                await there.set(BLACKLIST, b"b", b"1", end())
+                await ear.hears("blacklist", b"b")
+                assert await there.add(SESSION, b"s", b"1", end())
+                await ear.hears("session", b"s")
+                await there.clear(SESSION)
+                await ear.hears("session")
             assert ear.heard == []
 
     async def test_what_a_revocation_drops_is_told_when_it_is_deleted_only(
@@ -495,10 +495,9 @@ class TestItsLife:
         here = open_redis(redis_server.url)
         async with listening(here.changes()) as ear:
             await until(lambda: clients(redis_server, "xread"))
-            begun = time.monotonic()
-            await here.close()
-            await until(lambda: ear.ended)
-            assert time.monotonic() - begun < 0.3
+            with within(0.3):
+                await here.close()
+                await until(lambda: ear.ended)
         assert [change async for change in here.changes()] == []
         await until(lambda: not clients(redis_server, "xread"))
 
@@ -509,10 +508,9 @@ class TestItsLife:
         async with listening(here.changes()) as ear:
             redis_server.kill()
             await until(lambda: here.traffic().failures.get("link", 0) >= 5)
-            begun = time.monotonic()
-            await here.close()
-            await until(lambda: ear.ended)
-            assert time.monotonic() - begun < 0.3
+            with within(0.3):
+                await here.close()
+                await until(lambda: ear.ended)
 
     async def test_suspend_ends_it_too(self, redis_server: RedisServer, open_redis: OpenRedis) -> None:
         here = open_redis(redis_server.url)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 GENERAL, SESSION = TYPES["general"], TYPES["session"]
 KEYS = [b"%d" % number for number in range(8)]
 STEPS = 400
-AGREED = 5.0
+AGREED = 15.0
 """Seconds in which nodes agree again; memory alone would take 60."""
 CALM, FAULTS = 30, 1
 """How often nothing fails for each time that something does."""

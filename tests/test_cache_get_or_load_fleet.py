@@ -36,6 +36,7 @@ from oidc_middleware.testing import ManualClock
 from load_peer import KEY, LoadPeer
 from redis_kit import BUDGET, CLOCK, PATIENCE, RedisServer, until
 from tier_kit import Tier, turns
+from time_kit import within
 
 pytestmark = pytest.mark.anyio
 
@@ -280,13 +281,10 @@ async def test_when_the_holder_is_killed_the_lock_ends(over_redis: MakeFollowing
     """D-lock-die: one of the others goes on, and not before the lock has ended."""
     life = 1.5
     nodes = await over_redis(locking(lock_life=life))
-    with LoadPeer(redis_server.url, life, "never") as peer:
-        start = perf_counter()
+    with LoadPeer(redis_server.url, life, "never") as peer, within(2 * life):
         asking = [node.asking() for node in nodes]
         peer.send(signal.SIGKILL)
         assert set(await asyncio.gather(*asking)) == {b"v"}
-        took = perf_counter() - start
-    assert took < 2 * life, "they did not give up waiting for the lock"
     assert loads(nodes) == 1
 
 
@@ -361,9 +359,8 @@ async def test_without_the_store_every_node_loads_for_itself(
     await asyncio.gather(*(node.inner.get(b"warm") for node in nodes))
     redis_server.kill() if how == "killed" else redis_server.stop()
     try:
-        start = perf_counter()
-        assert await storm(nodes) == {b"v"}
-        assert perf_counter() - start < 6 * BUDGET
+        with within(6 * BUDGET):
+            assert await storm(nodes) == {b"v"}
         assert await storm(nodes) == {b"v"}
         assert [node.loads for node in nodes] == [1, 1, 1]
     finally:
@@ -477,7 +474,7 @@ def test_whatever_happens_between_two_nodes(
             life=50.0, lock=lock, stale_while_revalidate=while_revalidate, stale_if_error=if_error, refresh_ahead=0.8
         )
         tiers = [Tier(clock, store) for _ in range(2)]
-        backends = [HybridBackend(MemoryBackend(clock), tier, clock=clock) for tier in tiers]
+        backends = [HybridBackend(MemoryBackend(clock), tier, clock=clock, budget=PATIENCE) for tier in tiers]
         caches = [
             LoadingCache(TypedCache(GENERAL, backend, kept(msgpack(float))), clock, loading) for backend in backends
         ]

@@ -34,7 +34,7 @@ from redis_kit import (
     proxy_of,
     until,
 )
-from time_kit import Stopwatch, within
+from time_kit import Stopwatch, Turns, best_of, within
 
 pytestmark = pytest.mark.anyio
 
@@ -77,31 +77,23 @@ class TestAServerThatHangs:
         assert max(taken) < BUDGET + MARGIN + TOLERANCE
         await opened(node)
         assert node.hybrid.fallback
-        assert await median_of(200, lambda number: request(node, 1000 + number)) < 0.001
-        assert await median_of(200, lambda _: node.hybrid.get(TOKEN, b"known")) < 2 * known + 0.0001
+        assert await best_of(5, 0.001, lambda: median_of(200, lambda number: request(node, 1000 + number))) < 0.001
+        bound = 2 * known + 0.0001
+        assert await best_of(5, bound, lambda: median_of(200, lambda _: node.hybrid.get(TOKEN, b"known"))) < bound
         redis_server.cont()
         await node.recovered()
         assert redis_server.admin.exists(node.name(TOKEN, b"known"))
 
     async def test_a_slow_link(self, redis_server: RedisServer, open_node: OpenNode) -> None:
         """Y-slow: 2 s more for every answer cost no request more than its budget, and the loop nothing."""
-        lags: list[float] = []
-
-        async def watch_the_loop() -> None:
-            while True:
-                begun = time.monotonic()
-                await asyncio.sleep(0.005)
-                lags.append(time.monotonic() - begun - 0.005)
-
         async with proxy_of(redis_server) as proxy:
             node = open_node(proxy.url, budget=BUDGET)
             await node.hybrid.set(TOKEN, b"k", b"v", end())
             proxy.to_client = 2.0
-            watching = asyncio.create_task(watch_the_loop())
-            taken = await asyncio.gather(*(request(node, number) for number in range(100)))
-            watching.cancel()
+            with Turns() as turns:
+                taken = await asyncio.gather(*(request(node, number) for number in range(100)))
             assert max(taken) < BUDGET + MARGIN + TOLERANCE
-            assert max(lags) < TOLERANCE
+            assert turns.longest < TOLERANCE
             proxy.to_client = 0.0
             await node.recovered()
             assert await node.hybrid.get(BLACKLIST, b"absent") is None
@@ -396,11 +388,18 @@ class TestAServerThatForgets:
         """Y-kill-midwrite: what was acknowledged holds on its node, what was not was said, and is written later."""
         node, other = open_node(redis_server.url), open_node(redis_server.url)
 
+        acknowledged, killed = 0, asyncio.Event()
+
         async def revoke(number: int) -> None:
+            nonlocal acknowledged
             await asyncio.sleep(number / 5000)
-            if number == 100:
-                redis_server.kill()
+            if number >= 150:  # some come too late, however slowly the others go
+                await killed.wait()
             await node.hybrid.set(BLACKLIST, b"%d" % number, b"1", end())
+            acknowledged += 1
+            if acknowledged == 100:
+                redis_server.kill()
+                killed.set()
 
         results = await asyncio.gather(*(revoke(number) for number in range(200)), return_exceptions=True)
         assert {type(result) for result in results} == {type(None), BackendUnavailable}

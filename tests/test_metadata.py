@@ -99,10 +99,10 @@ def test_http_may_be_allowed() -> None:
     ],
 )
 def test_only_strict_json_is_read(data: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(StrictJSONError):
         parse_metadata(data, ISSUER)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda values: json.dumps(values).encode()))

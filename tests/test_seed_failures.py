@@ -212,8 +212,8 @@ async def test_07_what_one_node_deletes_another_forgets(redis_server: RedisServe
         assert await other.hybrid.get(GENERAL, key) is not None
     await one.hybrid.delete(GENERAL, b"deleted")
     await one.hybrid.set(GENERAL, b"replaced", b"new", end(), wait=True)
-    await is_served(other, b"deleted", None, seconds=1)
-    await is_served(other, b"replaced", b"new", seconds=1)
+    await is_served(other, b"deleted", None, seconds=3)
+    await is_served(other, b"replaced", b"new", seconds=3)
 
 
 async def test_07_what_it_deleted_while_another_was_cut_off(redis_server: RedisServer, open_node: OpenNode) -> None:
