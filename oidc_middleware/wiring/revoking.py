@@ -38,7 +38,7 @@ class Revoking:
             ledger,
             generation,
             self.standing,
-            open_ledger(settings),
+            open_ledger(settings, clock),
             open_journal(settings, clock),
             clock=clock,
             random=random,

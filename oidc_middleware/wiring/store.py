@@ -35,10 +35,15 @@ def ledger_keys(settings: Settings) -> LedgerKeys:
     return LedgerKeys(_sealer(settings).ledger_keys)
 
 
-def open_ledger(settings: Settings) -> LedgerStore | None:
+def open_ledger(settings: Settings, clock: Clock) -> LedgerStore | None:
     """Return the shared ledger beside the cache, None where nothing is shared. Nothing is opened yet."""
-    if settings.cache == MEMORY or sqlite_path(settings.cache) is not None:
+    if settings.cache == MEMORY:
         return None
+    path = sqlite_path(settings.cache)
+    if path is not None:
+        from oidc_middleware.cache.sqlite.ledger import SqliteLedger
+
+        return SqliteLedger(path, clock=clock)
     from oidc_middleware.cache.redis.ledger import RedisLedger
 
     return RedisLedger(settings.cache, prefix=settings.namespace.encode())
