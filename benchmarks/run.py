@@ -31,6 +31,7 @@ NAMES = (
     "outage",
     "sqlite",
     "envelope",
+    "ledger",
 )
 PEERS = (
     *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),

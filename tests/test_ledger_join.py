@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from oidc_middleware.core.ledger import table
@@ -219,6 +219,7 @@ class LedgerAndModel(RuleBasedStateMachine):
 
 
 TestLedgerAndModel = LedgerAndModel.TestCase
+TestLedgerAndModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_a_record_is_kept_for_the_grace_and_no_longer() -> None:

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from oidc_middleware.core.ledger import table as room
@@ -83,6 +84,7 @@ class TableAndDict(RuleBasedStateMachine):
 
 
 TestTableAndDict = TableAndDict.TestCase
+TestTableAndDict.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 @pytest.fixture
@@ -115,6 +117,7 @@ def test_what_is_swept_leaves_no_room_behind(in_shards: Table) -> None:
         in_shards.sweep(0, 10_000, turn + 1)
         assert len(in_shards) == 0
         assert sum(digests.buffer_info()[1] for digests in in_shards._digests) == 0
+        assert not any(in_shards._map)
 
 
 def test_a_dict_becomes_shards_when_it_is_full() -> None:

@@ -111,14 +111,15 @@ class Ledger:
         at = 0 if place is None else bisect_left(self._order, place)
         while at < len(self._order):
             here = self._order[at]
-            start, at_most = self._tables[here].sweep(start if here == place else 0, at_most, before)
-            if start <= LAST_DIGEST:
+            table = self._tables[here]
+            start, at_most = table.sweep(start if here == place else 0, at_most, before)
+            if not table:
+                self._close(here)
+            elif start <= LAST_DIGEST:
                 self._swept = here, start
                 return False
-            if self._tables[here]:
-                at += 1
             else:
-                self._close(here)
+                at += 1
         self._swept = None
         return True
 
