@@ -11,9 +11,11 @@ import pytest
 
 from oidc_middleware import cache
 from oidc_middleware.cache import RedisBackend
+from oidc_middleware.cache.redis.ledger import RedisLedger
 from oidc_middleware.testing import FakeIssuer
 
 from hybrid_kit import Node, OpenNode, new_node
+from ledger_redis_kit import OpenLedger
 from redis_kit import CLOCK, PATIENCE, OpenRedis, RedisServer
 
 
@@ -63,6 +65,19 @@ def patient_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the caches of services that are made from settings a budget with time to spare."""
     for name in ("HybridBackend", "RedisBackend", "SqliteBackend"):
         monkeypatch.setattr(cache, name, partial(getattr(cache, name), budget=PATIENCE))
+
+
+@pytest.fixture
+async def open_ledger() -> AsyncIterator[OpenLedger]:
+    """Open ledgers that are closed in the end."""
+    ledgers: list[RedisLedger] = []
+
+    def open_(url: str, **options: Any) -> RedisLedger:
+        ledgers.append(RedisLedger(url, **{"budget": PATIENCE, **options}))
+        return ledgers[-1]
+
+    yield open_
+    await asyncio.gather(*(ledger.aclose() for ledger in ledgers))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
@@ -38,6 +39,12 @@ _KINDS: Mapping[str, FailureKind] = {
     "TRYAGAIN": "busy",
 }
 """What the first word of an error answer means."""
+
+_IN_A_SCRIPT = re.compile(
+    r"Error running script .*?(?:: -(?P<word>[A-Z]+) |can't (?P<may>run this command|access at least one of the keys))"
+    r"|(?P<acl>ACL failure in script)"
+)
+"""What a command in a script was refused for, where the first word does not say it: before 7.0, and permissions."""
 
 
 class Link:
@@ -294,6 +301,14 @@ def _identity_in(info: Any) -> tuple[bytes, bytes] | None:
     return (number, address) if number and address else None
 
 
+def _word_of(error: BaseException) -> str:
+    """Return the word for what an error answer is about."""
+    found = _IN_A_SCRIPT.match(str(error))
+    if found is not None:
+        return found["word"] or "NOPERM"
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+
+
 def _unavailable(error: BaseException) -> BackendUnavailable:
     """Return what an error of redis-py means."""
     from redis.exceptions import AskError, AuthenticationError, RedisError
@@ -302,7 +317,7 @@ def _unavailable(error: BaseException) -> BackendUnavailable:
 
     if isinstance(error.__cause__, RedisError):
         error = error.__cause__  # the error of a handshake, within that of the connection
-    word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    word = _word_of(error)
     kind = _KINDS.get(word, "refused")
     if kind == "refused" and isinstance(error, AuthenticationError):
         kind = "auth"

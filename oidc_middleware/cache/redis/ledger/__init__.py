@@ -1,9 +1,10 @@
 """The ledger of revocations in Redis or Valkey.
 
 ```
-scripts    what runs on the server: where the log is, and writing all or nothing
-reading    records and log entries from what the server answers
-store      `RedisLedger`
+scripts        what runs on the server: where the log is, and writing all or nothing
+reading        records and log entries from what the server answers
+connections    to one server, whichever is the primary
+store          `RedisLedger`
 ```
 """
 

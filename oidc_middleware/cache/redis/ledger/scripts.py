@@ -50,25 +50,26 @@ redis.call('ZADD', ledger, 'XX', 0, '')
 """
 """The same, refused also by a server that has no memory left, but only as the first of all commands that write."""
 
-# A stream that does not end with the last entry is not what was left here.
+# What lies in the stream after the last entry was not logged here, and would be in the way of what is. The limits are
+# those of numbers that Lua counts exactly, and of ids that a stream takes.
 _FIND: Final = b"""
 local places = redis.call('ZRANGE', ledger, '-inf', '(0', 'BYSCORE')
 local epoch, number, last = string.match(places[1] or '', '^log:(%x+):(%d+):([%d-]*)$')
-local time_of_last = tonumber(string.match(last or '', '^(%d+)-%d+$') or 0)
-local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+local time, tail = string.match(last == '' and '0-0' or last or '', '^(%d+)-(%d+)$')
 
 local function place() return string.format('log:%s:%.0f:%s', epoch, number, last) end
 
-if not epoch or #places > 1 or math.max(number, time_of_last) > 2 ^ 52 then
+if #places ~= 1 or not time or #number > 15 or #time > 15 or #tail > 19 then
     for _, member in ipairs(places) do redis.call('ZREM', ledger, member) end
-    epoch, number, last, time_of_last = ARGV[1], 0, '', 0
+    epoch, number, last, time = ARGV[1], 0, '', 0
     redis.call('ZADD', ledger, -1, place())
 end
-if top and top[1] ~= last then redis.call('UNLINK', stream) end
+local foreign = redis.call('XREAD', 'COUNT', 1, 'STREAMS', stream, last == '' and '0-0' or last)
+if foreign then redis.call('UNLINK', stream) end
 """
 
 _JOIN: Final = b"""
-local tail, kept, grace, extra, packed = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local random, kept, grace, extra, packed = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local now = redis.call('TIME')
 local count = #packed / 25
 local added, news = {}, {}
@@ -94,13 +95,13 @@ if count > 0 then
 end
 if #news > 0 then
     local before, previous = place(), last
-    local time = now[1] * 1000 + math.floor(now[2] / 1000)
     number = number + 1
-    last = string.format('%.0f-%s', math.max(time, time_of_last + 1), tail)
+    last = string.format('%.0f-%s', math.max(now[1] * 1000 + math.floor(now[2] / 1000), time + 1), random)
     local entry = {stream, 'MAXLEN', '~', kept, last,
         'e', epoch, 'n', string.format('%.0f', number), 'p', previous, 'r', table.concat(news)}
-    if type(redis.pcall('XADD', unpack(entry))) == 'table' then
-        redis.call('UNLINK', stream)
+    local refusal = redis.pcall('XADD', unpack(entry))
+    if type(refusal) == 'table' then
+        if string.find(refusal.err, ' ID', 1, true) then redis.call('UNLINK', stream) end
         redis.call('XADD', unpack(entry))
     end
     redis.call('ZADD', ledger, 'GT', unpack(added))
@@ -129,7 +130,7 @@ SCAN: Final = _script(_BEGIN, _WRITES, _FIND, _READ)
 WRITE: Final = _script(_BEGIN, _GROWS, _WRITES, _FIND, _JOIN, _TELL)
 """Joins records, logs those that changed something, sweeps, and says where the log is then.
 
-It takes a name for a new epoch, a random number, how many entries the log keeps, for how many seconds a record is kept
-after its end, how many more of those may go than come, and the records as the log carries them. Everything that may be
-refused is tried before anything is changed.
+It takes a name for a new epoch, a random number of 19 digits at most, how many entries the log keeps, for how many
+seconds a record is kept after its end, how many more of those may go than come, and the records as the log carries
+them. Everything that may be refused is tried before anything is changed.
 """

@@ -1,18 +1,17 @@
-"""The ledger of revocations in Redis or Valkey, over connections of its own."""
+"""The ledger of revocations in Redis or Valkey."""
 
 from __future__ import annotations
 
 import logging
 import os
-from asyncio import AbstractEventLoop, get_running_loop
+from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from oidc_middleware.cache.ledger import TOGETHER, Page
+from oidc_middleware.cache.redis.ledger.connections import Connections
 from oidc_middleware.cache.redis.ledger.reading import entries_of, position_of, records_of
 from oidc_middleware.cache.redis.ledger.scripts import LOOK, SCAN, WRITE, Script
-from oidc_middleware.cache.redis.link import Link
-from oidc_middleware.cache.redis.route import Route
 from oidc_middleware.cache.redis.router import router
 from oidc_middleware.cache.redis.wire import command
 from oidc_middleware.core.ledger.records import GRACE, LogEntry, Position, Record, pack
@@ -24,6 +23,7 @@ KEPT: int = 100_000
 """Entries that the log holds, roughly. Who reads all records must find the log unbroken when that is done."""
 
 _UNKNOWN_SCRIPT = "NoScriptError"
+_WRONG_TYPE = "WRONGTYPE"
 # What a read may take besides the time for which the server waits, in seconds.
 _READ_BUDGET = 1.0
 # What is read in one go: entries, each of up to `TOGETHER` records, and members of the sorted set.
@@ -31,37 +31,16 @@ _ENTRIES = b"32"
 _MEMBERS = b"1000"
 _SWEPT_BESIDES = b"100"
 _EPOCH_BYTES = 8
-_TAIL_BYTES = 8
-
-
-class _Session:
-    """The connections over one event loop: what asks or loads waits for no write, and the read waits alone."""
-
-    def __init__(self, number: int, route: Route, key: bytes, budget: float) -> None:
-        self.number = number
-        self.loop: AbstractEventLoop = get_running_loop()
-        self.route = route
-        self.writing, self.asking, self.reading = self.links = [route.link_of(key, budget) for _ in range(3)]
-
-    async def aclose(self) -> None:
-        """Let go of the connections."""
-        for link in self.links:
-            await link.aclose()
-        await self.route.aclose()
-
-    def abandon(self) -> None:
-        """Let go of the connections although the loop is closed."""
-        for link in self.links:
-            link.abandon()
-        self.route.abandon()
+_ID_BYTES = 8
 
 
 class RedisLedger:
     """A `LedgerStore` in Redis (6.2 or newer) or Valkey; it takes the URLs of `RedisBackend`.
 
-    Everything goes to the primary. No call takes longer than `budget` seconds, a read its `wait` and a second, and
-    nothing is tried twice. The user of the URL needs `docs/redis.md`'s commands for the ledger, on keys that begin with
-    `prefix`. The log keeps about `kept` entries.
+    Everything goes to the primary, over three connections. No call takes longer than `budget` seconds, a read its
+    `wait` and a second, and nothing is tried twice. A write that failed with `timeout` or `link` may have been done, or
+    be done yet; any other was not done. `docs/redis.md` names the commands that the user of the URL needs, on keys that
+    begin with `prefix`. The log keeps about `kept` entries. `random` gives bytes that nobody has had before.
     """
 
     def __init__(
@@ -81,8 +60,8 @@ class RedisLedger:
         self._keys = b"%b:{log}:ledger" % prefix, b"%b:{log}:revocations" % prefix
         self._kept = b"%d" % kept
         self._random = random
-        self._session: _Session | None = None
-        self._sessions = 0
+        self._connections: Connections | None = None
+        self._opened = 0
 
     async def look(self) -> Position:
         """Return where the log is now; a store with none begins one.
@@ -90,7 +69,7 @@ class RedisLedger:
         Raises:
             BackendUnavailable: nobody knows, or the server takes no writes.
         """
-        return position_of(await self._run(self._open().asking, LOOK, self._new_epoch()))
+        return position_of(await self._run("asking", LOOK, self._new_epoch()))
 
     async def read(self, after: Position, wait: float) -> Sequence[LogEntry]:
         """Return what was logged after a place, oldest first, a bounded number; wait so many seconds for it.
@@ -103,8 +82,8 @@ class RedisLedger:
         block = (b"BLOCK", b"%d" % max(1, wait * 1000)) if wait > 0 else ()
         begin = after.last_id or b"0-0"
         words = command(b"XREAD", b"COUNT", _ENTRIES, *block, b"STREAMS", self._keys[1], begin)
-        (reply,) = await self._open().reading.ask(words, within=wait + _READ_BUDGET)
-        return entries_of(_checked(reply))
+        connections = self._open()
+        return entries_of(await connections.ask(connections.reading, words, wait + _READ_BUDGET))
 
     async def scan(self, cursor: bytes) -> Page:
         """Return a part of all records, from the beginning with an empty cursor.
@@ -113,10 +92,9 @@ class RedisLedger:
             BackendUnavailable: nobody knows, or the server takes no writes, or may not be the one that was asked for
                 the parts before: another one has another order, and it must be begun anew.
         """
-        session = self._open()
         before, _, place = cursor.rpartition(b":")
-        *position, place, members = await self._run(session.asking, SCAN, self._new_epoch(), place or b"0", _MEMBERS)
-        source = b"%d.%d" % (session.number, session.asking.connects)
+        *position, place, members = await self._run("asking", SCAN, self._new_epoch(), place or b"0", _MEMBERS)
+        source = self._open().source
         if cursor and source != before:
             raise BackendUnavailable("the connection was lost while the ledger was read", "link")
         records, strangers = records_of(members)
@@ -133,44 +111,56 @@ class RedisLedger:
         """
         if len(records) > TOGETHER:
             raise ValueError(f"at most {TOGETHER} records are written together")
-        tail = b"%d" % int.from_bytes(self._random(_TAIL_BYTES))
-        rest = self._new_epoch(), tail, self._kept, b"%d" % GRACE, _SWEPT_BESIDES, pack(records)
-        return position_of(await self._run(self._open().writing, WRITE, *rest))
+        number = b"%d" % (int.from_bytes(self._random(_ID_BYTES)) >> 1)
+        rest = self._new_epoch(), number, self._kept, b"%d" % GRACE, _SWEPT_BESIDES, pack(records)
+        return position_of(await self._run("writing", WRITE, *rest))
 
     async def aclose(self) -> None:
         """Let go of the connections; a later call opens new ones."""
-        session, self._session = self._session, None
-        if session is not None and session.loop is get_running_loop():
-            await session.aclose()
-        elif session is not None:
-            session.abandon()
+        connections, self._connections = self._connections, None
+        if connections is not None and connections.loop is get_running_loop():
+            await connections.aclose()
+        elif connections is not None:
+            connections.abandon()
 
-    async def _run(self, link: Link, script: Script, *words: bytes) -> Any:
+    async def _run(self, role: Literal["asking", "writing"], script: Script, *words: bytes) -> Any:
         """Run a script; a server that does not know it yet, or no longer, is given it."""
-        loop = get_running_loop()
-        by = loop.time() + self._budget
+        connections = self._open()
+        link = connections.asking if role == "asking" else connections.writing
+        by = connections.loop.time() + self._budget
         rest = b"2", *self._keys, *words
-        (reply,) = await link.ask(command(b"EVALSHA", script.name, *rest))
-        if isinstance(reply, BackendUnavailable) and reply.detail.startswith(_UNKNOWN_SCRIPT):
-            (reply,) = await link.ask(command(b"EVAL", script.text, *rest), within=max(0.0, by - loop.time()))
-        return _checked(reply)
+        try:
+            try:
+                return await connections.ask(link, command(b"EVALSHA", script.name, *rest))
+            except BackendUnavailable as failure:
+                if not failure.detail.startswith(_UNKNOWN_SCRIPT):
+                    raise
+            left = max(0.0, by - connections.loop.time())
+            return await connections.ask(link, command(b"EVAL", script.text, *rest), left)
+        except BackendUnavailable as failure:
+            if _WRONG_TYPE not in failure.detail:
+                raise
+            ledger, log = (key.decode(errors="replace") for key in self._keys)
+            raise BackendUnavailable(
+                f"{ledger} must be a sorted set and {log} a stream, but something else lies there: remove it", "refused"
+            ) from None
 
-    def _open(self) -> _Session:
-        """Return the session of the running loop.
+    def _open(self) -> Connections:
+        """Return the connections of the running loop.
 
         Raises:
             RuntimeError: the ledger is in use by another event loop that runs at this moment.
         """
-        session, loop = self._session, get_running_loop()
-        if session is not None and session.loop is loop:
-            return session
-        if session is not None:
-            if session.loop.is_running():
+        connections, loop = self._connections, get_running_loop()
+        if connections is not None and connections.loop is loop:
+            return connections
+        if connections is not None:
+            if connections.loop.is_running():
                 raise RuntimeError("two event loops use one instance at the same time")
-            session.abandon()
-        self._sessions += 1
-        self._session = session = _Session(self._sessions, self._route(), self._keys[0], self._budget)
-        return session
+            connections.abandon()
+        self._opened += 1
+        self._connections = connections = Connections(self._opened, self._route(), self._keys[0], self._budget)
+        return connections
 
     def _new_epoch(self) -> bytes:
         return self._random(_EPOCH_BYTES).hex().encode()
@@ -183,9 +173,3 @@ class RedisLedger:
                 self._keys[0].decode(errors="replace"),
             )
         self.strangers += strangers
-
-
-def _checked(reply: Any) -> Any:
-    if isinstance(reply, BackendUnavailable):
-        raise reply
-    return reply
