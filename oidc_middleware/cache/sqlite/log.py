@@ -12,6 +12,7 @@ from oidc_middleware.cache.ledger import Page
 from oidc_middleware.cache.sqlite.file import Layout, SharedFile
 from oidc_middleware.cache.sqlite.rows import record_of_member
 from oidc_middleware.core.ledger.records import GRACE, LogEntry, Position, Record, pack, unpack
+from oidc_middleware.errors import BackendUnavailable
 
 _RECORDS = "place INTEGER PRIMARY KEY, member BLOB NOT NULL UNIQUE, ends INTEGER NOT NULL"
 # `upto` counts the records of all entries so far: what the log takes is bounded by it.
@@ -72,7 +73,7 @@ class Writing:
 
     def position(self) -> Position:
         """Return where the log is now."""
-        return _position(self._db)
+        return _end(self._db)[0]
 
     def write(self, records: Sequence[tuple[bytes, Record]]) -> Position:
         """Join records, each with its member, log those that changed something, and remove some that ended long ago."""
@@ -89,7 +90,7 @@ class Writing:
         """Nothing is counted."""
 
     def _log(self, changed: Sequence[Record]) -> None:
-        number, last_id, upto = self._db.execute(_LAST).fetchone() or (0, b"", 0)
+        (_, number, last_id), upto = _end(self._db)
         number, upto = number + 1, upto + len(changed)
         self._db.execute(_LOG, (number, os.urandom(_ID_BYTES), last_id, upto, pack(changed)))
         self._db.execute(_TRIM, (number - self._kept, upto - self._kept * _RECORDS_OF_AN_ENTRY))
@@ -98,7 +99,7 @@ class Writing:
 def entries(after: Position, file: SharedFile) -> list[LogEntry]:
     """Return the oldest entries after a place; of a place in another life, all that there are."""
     with _snapshot(file) as db:
-        epoch = _epoch(db)
+        epoch = _end(db)[0].epoch
         rows = db.execute(_LOGGED, (after.number if after.epoch == epoch else 0, _READ_TOGETHER)).fetchall()
     return [_entry(epoch, *row) for row in rows]
 
@@ -107,7 +108,7 @@ def page(cursor: bytes, file: SharedFile) -> tuple[Page | None, int]:
     """Return a part of all records and how many rows hold none; no part, where the cursor is of another file."""
     place = int.from_bytes(cursor[-_PLACE_BYTES:], "big")
     with _snapshot(file) as db:
-        position = _position(db)
+        position, _ = _end(db)
         rows = db.execute(_SCAN, (place, _ROWS)).fetchall()
     if cursor and cursor[:-_PLACE_BYTES] != position.epoch:
         return None, 0
@@ -124,17 +125,21 @@ def _snapshot(file: SharedFile) -> Iterator[Connection]:
     try:
         yield file.writer
     finally:
-        file.writer.execute("ROLLBACK")
+        if file.writer.in_transaction:
+            file.writer.execute("ROLLBACK")
 
 
-def _epoch(db: Connection) -> bytes:
-    (epoch,) = db.execute(_EPOCH).fetchone()
-    return bytes(epoch)
+def _end(db: Connection) -> tuple[Position, int]:
+    """Return where the log is, and how many records all entries had so far.
 
-
-def _position(db: Connection) -> Position:
-    number, last_id, _ = db.execute(_LAST).fetchone() or (0, b"", 0)
-    return Position(_epoch(db), number, last_id)
+    Raises:
+        BackendUnavailable: somebody spoiled it.
+    """
+    (epoch,) = db.execute(_EPOCH).fetchone() or (None,)
+    number, last_id, upto = db.execute(_LAST).fetchone() or (0, b"", 0)
+    if not (isinstance(epoch, bytes) and isinstance(last_id, bytes) and isinstance(upto, int)):
+        raise BackendUnavailable("the file's log of revocations cannot be read: remove the file", "link")
+    return Position(epoch, number, last_id), upto
 
 
 def _entry(epoch: bytes, number: int, previous: object, entry_id: object, told: object) -> LogEntry:
