@@ -89,7 +89,7 @@ class Authenticator:
         # No await from here to where it is stored: it was true under the generation that it carries.
         marks = self._standing.marks_of(claims, jws.signing_input)
         is_certain = self._standing.check(marks)
-        known = self._known.remember(value, token, jws.payload, marks, deadline, is_certain=is_certain)
+        known = self._known.remember(value, token, jws.payload, marks.pack(), deadline, is_certain=is_certain)
         if was_asked_for or self._shared.tells_all:
             await self._shared.tell(issuer.source, token, jws.payload, known.until)
             self._standing.check(marks)

@@ -139,7 +139,7 @@ class KnownTokens:
 
         What is revoked stays where it is until its end: it is refused each time, and that is cheap.
         """
-        if self._standing.check(known.marks):
+        if self._standing.check_again(known.marks):
             known.generation = self._generation.value
         return known
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
+from oidc_middleware.core.ledger.digests import Marks
 from oidc_middleware.core.ledger.ledger import Ledger
 from oidc_middleware.core.ledger.records import Kind, Record
 from oidc_middleware.errors import RevocationStale, Revoked
@@ -28,18 +29,22 @@ class Standing:
         self._denies = on_stale == "deny"
         self.begin: Callable[[], Awaitable[None]] = at_once
 
-    def marks_of(self, claims: Mapping[str, Any], signing_input: bytes) -> bytes:
+    def marks_of(self, claims: Mapping[str, Any], signing_input: bytes) -> Marks:
         """Return what the ledger knows a verified token by."""
-        return self._ledger.keys.marks(claims, signing_input).pack()
+        return self._ledger.keys.marks(claims, signing_input)
 
-    def check(self, marks: bytes) -> bool:
+    def check_again(self, packed: bytes) -> bool:
+        """Do what `check` does, for marks that were packed."""
+        return self.check(self._ledger.keys.unpack(packed))
+
+    def check(self, marks: Marks) -> bool:
         """Check that the ledger refuses nothing of an identity; tell whether that is certain until the ledger moves.
 
         Raises:
             Revoked: it does.
             RevocationStale: it may, and such are refused.
         """
-        record = self._ledger.refuses(self._ledger.keys.unpack(marks))
+        record = self._ledger.refuses(marks)
         if record is not None:
             raise Revoked(_reason(record))
         if not self.is_stale:
