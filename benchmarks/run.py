@@ -32,6 +32,7 @@ NAMES = (
     "sqlite",
     "envelope",
     "ledger",
+    "revocation",
 )
 PEERS = (
     *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),
