@@ -74,6 +74,7 @@ class Follower:
     def look_failed(self, now: float) -> None:
         """Look again, after a pause."""
         self._is_asking = False
+        self._sent_at = -math.inf
         self._backoff.failed(now)
 
     def got(self, entries: Sequence[LogEntry], now: float) -> Sequence[Record]:

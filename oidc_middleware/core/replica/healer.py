@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from oidc_middleware.core.ledger.records import GRACE, Record
@@ -36,18 +37,13 @@ class Healer:
         self._found: list[Record] = []
         self._is_at_end = False
         self._pause = _LONGEST_PAUSE
-        self.due: float = 0.0
-        """When there is something to do, while it walks."""
+        self.due: float = math.inf
+        """When there is something to do; infinity while it does not walk."""
 
     @property
     def is_busy(self) -> bool:
         """Whether something may be left to be written back."""
         return self._shown is not None
-
-    @property
-    def is_walking(self) -> bool:
-        """Whether the walk has begun."""
-        return self._is_walking
 
     @property
     def found(self) -> int:
@@ -56,13 +52,15 @@ class Healer:
 
     def begin(self, *, is_needed: bool) -> None:
         """Note from now on what the store is known to have, unless there is nothing that it could lack."""
+        self.stop()
         self._shown = self._new_mirror() if is_needed else None
-        self._is_walking = False
 
     def stop(self) -> None:
         """Forget what the store is known to have: nobody knows any more."""
         self._shown = None
         self._is_walking = False
+        self._found = []
+        self.due = math.inf
 
     def shown(self, records: Sequence[Record]) -> None:
         """Note that the store has these."""
@@ -71,16 +69,16 @@ class Healer:
 
     def walk(self, now: float) -> None:
         """Begin to look for what is missing: the store has shown everything."""
-        self._is_walking = self._shown is not None
-        self._after = None
-        self._found = []
-        self._is_at_end = False
-        self._pause = _LONGEST_PAUSE
-        self.due = now
+        if self._shown is not None:
+            self._is_walking = True
+            self._after = None
+            self._is_at_end = False
+            self._pause = _LONGEST_PAUSE
+            self.due = now
 
     def next(self, now: float, wall: float) -> Sequence[Record]:
         """Go on by a slice; return what to write back now, if anything. `shown` or `walk` says what becomes of it."""
-        if self._shown is None or not self._is_walking or now < self.due:
+        if now < self.due:
             return ()
         if self._is_at_end or len(self._found) >= _BATCH:
             return self._take()

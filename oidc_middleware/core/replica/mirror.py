@@ -25,13 +25,13 @@ class Mirror(Protocol):
         """Return what is known of a thing."""
 
     def records(self, after: Record | None, at_most: int) -> Sequence[Record]:
-        """Return some records, those after the last one that was returned before; nothing at the end.
+        """Return some records, those that come after one; nothing at the end.
 
         What is there during the whole walk is returned.
         """
 
-    def sweep(self, now: float, at_most: int) -> int:
-        """Remove records that ended `GRACE` ago, a bounded number; return how many."""
+    def sweep(self, now: float, at_most: int) -> bool:
+        """Remove records that ended `GRACE` ago, looking at so many; return whether all were looked at by now."""
 
 
 def covers(known: Record | None, record: Record) -> bool:

@@ -36,7 +36,8 @@ from oidc_middleware.core.replica.mirror import Mirror, covers
 from oidc_middleware.core.replica.writer import Batch, Writer
 
 _SLICE = 500
-_SWEEP_EVERY = 1.0
+_SWEEP_EVERY = 5.0
+_SWEEP_PAUSE = 0.01
 _WELL = 1.5
 """Seconds of staleness until which the store is trusted to tell what the other processes of this host do."""
 
@@ -193,7 +194,7 @@ class Replica:
         if self._follower.looked(position, now) and self._follower.line is not None:
             self._is_complete = False
             self._loader.begin(self._follower.line)
-            self._healer.begin(is_needed=bool(self.mirror) or not self._is_journal_told)
+            self._healer.begin(is_needed=len(self.mirror) > 0 or not self._is_journal_told)
 
     def _scanned(self, page: Scanned, now: float) -> None:
         if self._follower.check(page.position, self._loader.answered(), now):
@@ -260,9 +261,9 @@ class Replica:
 
     def _sweep(self, now: float, wall: float) -> None:
         if now >= self._sweep_at:
-            swept = self.mirror.sweep(wall, _SLICE)
+            is_round = self.mirror.sweep(wall, _SLICE)
             self._writer.forget_ended(wall, _SLICE)
-            self._sweep_at = now + (_SWEEP_EVERY if swept < _SLICE else 0.0)
+            self._sweep_at = now + (_SWEEP_EVERY if is_round else _SWEEP_PAUSE)
 
     def _commands(self, now: float, wall: float) -> list[Command]:
         possible: list[Command | None] = [self._journal.next(now, wall, is_well=self._is_well(now))]
@@ -291,6 +292,6 @@ class Replica:
             dues += [
                 self._follower.due,
                 self._loader.due(self._follower.line),
-                self._writer.due(now, is_healing=self._healer.is_walking),
+                self._writer.due(now, self._healer.due),
             ]
         return min(dues)

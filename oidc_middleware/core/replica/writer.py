@@ -49,14 +49,15 @@ class Writer:
 
     @property
     def pending(self) -> int:
-        """How many revocations wait for the store, with those on the wire."""
-        return len(self._waiting) + (len(self._on_wire.revoked) if self._on_wire else 0)
+        """How many revocations wait for the store, and how many records are on the wire."""
+        return len(self._waiting) + (len(self._on_wire.records) if self._on_wire else 0)
 
-    def due(self, now: float, *, is_healing: bool) -> float:
-        """When there may be something to write, unless an event says so."""
-        if self._on_wire is not None or not (self.unacknowledged or is_healing):
+    def due(self, now: float, healing_due: float) -> float:
+        """When there may be something to write, unless an event says so; `healing_due` is when the healer has more."""
+        if self._on_wire is not None:
             return math.inf
-        return now if self.outlook.may_repeat(now) else self.outlook.due(now)
+        due = now if self.unacknowledged else healing_due
+        return due if self.outlook.may_repeat(now) else max(due, self.outlook.due(now))
 
     def revoked(self, revoked: Revoked, now: float) -> bool:
         """Take in a revocation; False if nobody should wait for the store: it is unacknowledged then."""
