@@ -12,14 +12,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oidc_middleware.asgi.endpoints import ENDPOINTS
+from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
+from oidc_middleware.asgi.streams import LiveConnections
 from oidc_middleware.auth.known import Known
 from oidc_middleware.core import bearer
 from oidc_middleware.core.identity_headers import IDENTITY_HEADERS, removed
 from oidc_middleware.core.memo import DecisionMemo
 from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
-from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError
+from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError, Revoked
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring import OIDC, SCOPE_KEY
@@ -61,13 +63,19 @@ class OIDCMiddleware:
             return
         settings = self.oidc.settings
         self._decisions = DecisionMemo(settings.policy.decide)
+        ledger, clock = self.oidc.mirror.ledger, self.oidc.clock
+        self.live: LiveConnections = LiveConnections(
+            ledger, self._refuse_revoked, clock, close_on_expiry=settings.close_on_expiry
+        )
+        """What is open for identities now."""
+        self.oidc.mirror.listeners.append(self.live.on_revoked)
         self._lookup = self.oidc.authenticator.lookup
         self._realm = settings.realm
         self._on_error = settings.on_error
         self._passes_preflight = settings.preflight == "pass"
         self._reads_subprotocol = settings.websocket_token == "subprotocol"  # noqa: S105  a place, no secret
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912  the hot path, in a row
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915  the hot path, in a row
         """Serve one ASGI scope."""
         kind = scope["type"]
         if kind == "http":
@@ -111,10 +119,29 @@ class OIDCMiddleware:
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
-        if decision.endpoint is None:
-            await self.app(scope, receive, send)
-        else:
+        if decision.endpoint is not None:
             await ENDPOINTS[decision.endpoint](scope, receive, send)
+        elif known is None:
+            await self.app(scope, receive, send)
+        elif kind == "websocket":
+            await self.live.serve_websocket(self.app, known, scope, receive, send)
+        else:
+            extensions = scope.get("extensions")
+            if extensions and PATHSEND in extensions:
+                scope["extensions"] = without_pathsend(extensions)
+            live = self.live
+            exchange = Exchange(known, scope, receive, send, live.goes_on)
+            live.waiting.add(exchange)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            except BaseException as error:
+                if exchange.ending is None or not exchange.ending.absorbs(error):
+                    raise
+            finally:
+                if exchange.digests is None:
+                    live.waiting.discard(exchange)
+                else:
+                    await live.left(exchange)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -167,6 +194,9 @@ class OIDCMiddleware:
         """Start the service where no lifespan did, or on the loop that took the place of a closed one."""
         if not self.oidc.started:
             await self.oidc.start()
+
+    async def _refuse_revoked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._refuse(scope, receive, send, Revoked("while it was served"), ())
 
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, error: OIDCError, scopes: tuple[str, ...]

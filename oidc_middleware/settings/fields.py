@@ -177,6 +177,15 @@ WebSocketToken = Annotated[
         "`Sec-WebSocket-Protocol`, for browsers, which cannot set the header."
     ),
 ]
+CloseOnExpiry = Annotated[
+    bool,
+    Read(flag),
+    PlainValidator(checks.flag),
+    Field(
+        description="Whether WebSockets and event streams end when the token does that opened them. Revocation ends "
+        "them in any case."
+    ),
+]
 Realm = Annotated[
     str | None,
     PlainValidator(checks.optional(checks.realm)),

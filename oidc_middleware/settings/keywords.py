@@ -57,6 +57,7 @@ class SettingsKeywords(IssuerOptions, total=False):
     revoke_endpoint: bool
     staleness_header: bool
     websocket_token: Literal["header", "subprotocol"]
+    close_on_expiry: bool
     realm: str | None
     on_error: Callable[[Any, Any], Any] | None
     env_file: str | os.PathLike[str] | None

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     revoke_endpoint: fields.RevokeEndpoint = False
     staleness_header: fields.StalenessHeader = False
     websocket_token: fields.WebSocketToken = "header"  # noqa: S105  a place, no secret
+    close_on_expiry: fields.CloseOnExpiry = True
     realm: fields.Realm = None
     on_error: fields.OnError = None
 

@@ -11,6 +11,7 @@ from typing import Any, Self, Unpack
 from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
 from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.known import KnownTokens
+from oidc_middleware.auth.revocation.mirror import Mirror
 from oidc_middleware.auth.revocation.revocations import Revocations
 from oidc_middleware.auth.revocation.revoke import Revoke
 from oidc_middleware.auth.shared import SharedTokens, codec
@@ -67,6 +68,8 @@ class OIDC:
         """What the tokens of each issuer must show, and where its keys come from."""
         revoking = Revoking(self.settings, self.clock, self._generation, self._random.random, self._start_if_needed)
         self._keeper = revoking.keeper
+        self.mirror: Mirror = revoking.keeper.mirror
+        """The ledger of revocations, and who is told of its changes."""
         self.authenticator: Authenticator = Authenticator(
             self.issuers,
             KnownTokens(self.caches.token, self._generation, revoking.standing, self.clock),

@@ -1,0 +1,105 @@
+"""One WebSocket: what makes it possible to end it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from oidc_middleware.asgi.ending import Ending
+from oidc_middleware.asgi.exchange import Refuse
+from oidc_middleware.asgi.waits import Disconnected, Waits
+from oidc_middleware.auth.known import Known
+
+POLICY_VIOLATION: Final = 1008
+"""The code that WebSockets close with (RFC 6455 §7.4.1)."""
+
+LEAVE_SECONDS: Final = 5.0
+"""How long an app has to leave after its WebSocket was closed; the client knows already."""
+
+
+class _State(Enum):
+    CONNECTING = auto()
+    ACCEPTING = auto()
+    OPEN = auto()
+    OVER = auto()
+
+
+class Socket:
+    """What stands between app and server: `send` and `receive` are the app's."""
+
+    __slots__ = (
+        "_accepted",
+        "_is_connected",
+        "_receive",
+        "_send",
+        "_state",
+        "_task",
+        "_waits",
+        "digests",
+        "ending",
+        "known",
+        "scope",
+    )
+
+    def __init__(self, known: Known, scope: Scope, receive: Receive, send: Send) -> None:
+        self.known = known
+        self.scope = scope
+        self.ending: Ending | None = None
+        self.digests: tuple[int, ...] | None = None
+        self._receive = receive
+        self._send = send
+        self._state = _State.CONNECTING
+        self._is_connected = False
+        self._accepted = asyncio.Event()
+        self._waits = Waits()
+        self._task = asyncio.current_task()
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the app on."""
+        kind = message["type"]
+        if kind == "websocket.send":
+            await self._waits.call(self._send, message)
+        elif self._waits.is_over:
+            if kind != "websocket.close":  # that is what happened
+                raise Disconnected
+        elif kind == "websocket.accept":
+            await self._accept(message)
+        else:
+            self._state = _State.OVER
+            await self._send(message)
+
+    async def _accept(self, message: Message) -> None:
+        """Accept it; whoever ends it meanwhile waits, for half a handshake is nothing that can be closed."""
+        self._state = _State.ACCEPTING
+        try:
+            await self._send(message)
+            self._state = _State.OPEN
+        finally:
+            self._accepted.set()
+
+    async def receive(self) -> Message:
+        """Return the next message for the app. The first one is always the server's, for frameworks insist on it."""
+        if not self._is_connected:
+            self._is_connected = True
+            return await self._receive()
+        try:
+            return await self._waits.call(self._receive)
+        except Disconnected:
+            return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
+
+    async def end(self, ending: Ending, refuse: Refuse) -> None:
+        """End it, and return when the app has left, or has been made to."""
+        if self._state is _State.ACCEPTING:
+            await self._accepted.wait()
+        state, self._state = self._state, _State.OVER
+        self._waits.end()
+        if state is _State.CONNECTING:
+            await ending.say(refuse(self.scope, self._receive, self._send))
+        elif state is _State.OPEN:
+            await ending.say(self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ending.reason}))
+        else:
+            await ending.say(None)
+        await ending.cancel_unless_left(self._task, LEAVE_SECONDS)

@@ -1,0 +1,61 @@
+"""Awaits that somebody else can end: how an app that waits for its client learns that the client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Disconnected(OSError):
+    """What a send after the end raises, under every server: those that speak ASGI 2.4 raise an `OSError` there too."""
+
+
+class Waits:
+    """The calls of one app to its server that are under way, in whatever tasks.
+
+    A call is ended as `asyncio.timeout` ends a block: its task is cancelled, and the cancellation goes no further than
+    the call. So there is no task beside it, and nothing of it is left.
+    """
+
+    __slots__ = ("_ended", "_tasks", "is_over")
+
+    def __init__(self) -> None:
+        self.is_over: bool = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
+
+    async def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Await `function(*arguments)`.
+
+        Raises:
+            Disconnected: `end` was called, before or meanwhile.
+        """
+        if self.is_over:
+            raise Disconnected
+        task = asyncio.current_task()
+        if task is None:
+            return await function(*arguments)
+        before = task.cancelling()
+        self._tasks.add(task)
+        try:
+            return await function(*arguments)
+        except asyncio.CancelledError:
+            # Who cancelled the task besides us is not to wait in vain.
+            if task in self._ended and task.cancelling() - 1 <= before:
+                raise Disconnected from None
+            raise
+        finally:
+            self._tasks.discard(task)
+            if task in self._ended:
+                self._ended.discard(task)
+                task.uncancel()
+
+    def end(self) -> None:
+        """End the calls that are under way, and let no other one begin."""
+        self.is_over = True
+        for task in self._tasks - self._ended:
+            self._ended.add(task)
+            task.cancel()
