@@ -67,9 +67,11 @@ def test_the_policy_is_that_of_the_settings() -> None:
     assert policy.decide("GET", "/health;x").access is Access.IDENTITY
 
 
-def test_status_is_there_only_for_somebody() -> None:
+def test_endpoints_are_there_only_where_they_are_asked_for() -> None:
     assert build().endpoints == {"health": None}
-    assert build(admin_scope="admin").endpoints == {"health": None, "status": ("admin",)}
+    assert build(revoke_endpoint=True).endpoints == {"health": None, "revoke": None}
+    ours = build(admin_scope="admin").endpoints
+    assert ours == {"health": None, "status": ("admin",), "revocations": ("admin",)}
 
 
 def test_a_rule_that_is_never_asked_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

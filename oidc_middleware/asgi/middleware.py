@@ -15,6 +15,7 @@ from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
+from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
 from oidc_middleware.auth.known import Known
 from oidc_middleware.core import bearer
@@ -73,6 +74,7 @@ class OIDCMiddleware:
         self._realm = settings.realm
         self._on_error = settings.on_error
         self._passes_preflight = settings.preflight == "pass"
+        self._tells_staleness = settings.staleness_header
         self._reads_subprotocol = settings.websocket_token == "subprotocol"  # noqa: S105  a place, no secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915  the hot path, in a row
@@ -116,6 +118,8 @@ class OIDCMiddleware:
         if known is not None:
             scope["user"] = known.principal
             scope["auth"] = known
+            if self._tells_staleness:
+                send = telling(self.oidc.revocations, send)
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()

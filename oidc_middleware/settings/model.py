@@ -97,7 +97,12 @@ class Settings(BaseSettings):
     @cached_property
     def endpoints(self) -> Mapping[str, tuple[str, ...] | None]:
         """Our own endpoints below `prefix` that these settings enable, with the scopes needed; `None`: open to all."""
-        return {"health": None} if self.admin_scope is None else {"health": None, "status": (self.admin_scope,)}
+        names: dict[str, tuple[str, ...] | None] = {"health": None}
+        if self.admin_scope is not None:
+            names |= dict.fromkeys(("status", "revocations"), (self.admin_scope,))
+        if self.revoke_endpoint:
+            names["revoke"] = None
+        return names
 
     @cached_property
     def policy(self) -> Policy:

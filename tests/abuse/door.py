@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -128,10 +128,14 @@ class Door:
         headers: Headers | None = None,
         method: str = "GET",
         query: bytes = b"",
+        body: bytes | Sequence[bytes] = b"",
         scope: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
     ) -> Answer:
-        """Send one request; `path` is as on the wire, with its escapes. `scope` and `more` replace what they name."""
+        """Send one request; `path` is as on the wire, with its escapes. `scope` and `more` replace what they name.
+
+        A `body` of several parts ends without an end: the client goes away.
+        """
         sent = list(headers or ())
         if token is not None:
             sent.append((b"authorization", b"Bearer " + token.encode()))
@@ -151,8 +155,13 @@ class Door:
         async def send(message: Any) -> None:
             answer.messages.append(message)
 
+        parts = [body] if isinstance(body, bytes) else list(body)
+        is_whole = isinstance(body, bytes)
+
         async def receive() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            if not parts:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": parts.pop(0), "more_body": not is_whole}
 
         await self.app(asked, receive, send)
         for message in answer.messages:

@@ -76,6 +76,11 @@ class Revocations:
             return Verdict("revoked", as_of)
         return Verdict("unknown" if self._keeper.is_stale else "valid", as_of)
 
+    @property
+    def staleness(self) -> float | None:
+        """How many seconds old what is known here is; None where there is nothing yet, or nobody can say."""
+        return self._keeper.staleness
+
     def list(self, *, kind: KindName | None = None, after: str | None = None, limit: int = 100) -> RevocationPage:
         """Return up to `limit` entries, of one kind or all, after those of another page. The order means nothing.
 
@@ -88,10 +93,14 @@ class Revocations:
             raise ValueError("limit is 1 or more")
         wanted = None if kind is None else _kind(kind)
         place = None if after is None else _place(after)
+        if wanted is not None and (place is None or place.kind < wanted):
+            place = Record(wanted, b"", 0, 0, 0)  # before the first of the kind: they come one kind after another
         found: list[Record] = []
         while len(found) <= limit and (page := self._keeper.ledger.records(place, max(limit, _SLICE))):
             place = page[-1]
             found += page if wanted is None else [record for record in page if record.kind is wanted]
+            if wanted is not None and place.kind is not wanted:
+                break
         cursor = None if len(found) <= limit else _cursor(found[limit - 1])
         return RevocationPage(tuple(map(_shown, found[:limit])), cursor)
 

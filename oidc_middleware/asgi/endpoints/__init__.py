@@ -1,0 +1,29 @@
+"""Our own endpoints below `prefix`. Who may use one was decided before; here is what it answers.
+
+```
+endpoint      one by its methods: 405, refusals, errors
+bodies        what a client sends: bounded bodies, forms, queries, one value each
+state         health, status
+revoke        RFC 7009: a token revokes itself
+revocations   an administrator revokes, and pages through what is revoked
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from starlette.types import ASGIApp
+
+from oidc_middleware.asgi.endpoints import revocations, revoke, state
+from oidc_middleware.asgi.endpoints.endpoint import Endpoint
+
+ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
+    {
+        "health": Endpoint(GET=state.health),
+        "status": Endpoint(GET=state.status),
+        "revoke": Endpoint(POST=revoke.revoke),
+        "revocations": Endpoint(GET=revocations.list_page, POST=revocations.revoke),
+    }
+)
