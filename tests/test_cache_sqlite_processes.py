@@ -320,7 +320,7 @@ async def test_a_directory_that_may_not_be_written(is_there: bool) -> None:
 
 
 FORKING = """
-import asyncio, os, sys, warnings
+import asyncio, os, sys, traceback, warnings
 from sqlite_peer import SystemClock, TYPE_OF, patient
 warnings.simplefilter("ignore")
 G = TYPE_OF["G"]
@@ -341,8 +341,10 @@ async def main():
             try:
                 asyncio.run(work(b"%d" % number))
                 asyncio.run(backend.close())
-            finally:
-                os._exit(sys.exc_info()[0] is not None)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         children.append(child)
         await asyncio.sleep(0.002)
     await busy
@@ -362,6 +364,40 @@ async def test_a_fork_shares_no_connection(path: Path) -> None:
     """Forked in the middle of writes, by a loop that runs: parent and children go on, each with a file of its own."""
     assert run_script(FORKING, path) == ["300"]
     assert is_whole(path)
+
+
+FORKING_EARLY = """
+import asyncio, os, sys, traceback, warnings
+from sqlite_peer import SystemClock, TYPE_OF, patient
+warnings.simplefilter("ignore")
+sys.setswitchinterval(1)  # the thread that writes has not begun when the process forks
+G = TYPE_OF["G"]
+backend = patient(sys.argv[1], SystemClock())
+
+async def main():
+    first = asyncio.create_task(backend.set(G, b"of the parent", b"v", 5e9))
+    await asyncio.sleep(0)
+    child = os.fork()
+    if not child:
+        try:
+            asyncio.run(backend.set(G, b"of the child", b"v", 5e9))
+            asyncio.run(backend.close())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    await first
+    assert os.waitpid(child, 0)[1] == 0, "the child failed"
+    print(len(await backend.get_many(G, [b"of the parent", b"of the child"])))
+    await backend.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_fork_before_the_first_write_is_made(path: Path) -> None:
+    """The child does not wait for a thread that only its parent has."""
+    assert run_script(FORKING_EARLY, path) == ["2"]
 
 
 LEAVING = """
@@ -395,5 +431,5 @@ def run_script(script: str, path: Path) -> list[str]:
         timeout=DEADLINE,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.splitlines()

@@ -72,13 +72,19 @@ class Worker(Generic[B]):
         self._was_open = False
         self._broken: Identity | None = None
         self._looked_at = float("-inf")
-        self._follows_forks = False
         # Taken in this order. The first is held during commits, and never by the loop's thread.
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self._queueing = threading.Lock()
         self._is_closed = False
         self._start_afresh()
+        # Before there is anything that a child could take for its own: a job in the queue, a lock that is held.
+        follow_forks(
+            self,
+            before=Worker._before_fork,
+            in_parent=Worker._after_fork_in_parent,
+            in_child=Worker._after_fork_in_child,
+        )
 
     def _start_afresh(self) -> None:
         self._jobs = Jobs()
@@ -249,7 +255,6 @@ class Worker(Generic[B]):
         if file is not None:
             _LOGGER.warning("the %s %s is opened anew", self._layout.name, self._path)
             self._close()
-        self._follow_forks()
         opened = open_file(self._path, self._layout, self._patience, is_first=not self._was_open, broken=self._broken)
         with self._reading:
             self._file = opened
@@ -307,16 +312,6 @@ class Worker(Generic[B]):
             self._file = None
             file.close_readers()
         file.writer.close()
-
-    def _follow_forks(self) -> None:
-        if not self._follows_forks:
-            self._follows_forks = True
-            follow_forks(
-                self,
-                before=Worker._before_fork,
-                in_parent=Worker._after_fork_in_parent,
-                in_child=Worker._after_fork_in_child,
-            )
 
     def _before_fork(self) -> None:
         for lock in (self._writing, self._reading, self._queueing):
