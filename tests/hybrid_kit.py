@@ -36,14 +36,14 @@ class Node:
 
     async def recovered(self) -> None:
         """Wait until the node has made up for an outage, as it does in the background."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(4 * PATIENCE):
             while self.hybrid.fallback or any(self.unsettled) or self.hybrid.overview().queued:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     async def started(self) -> None:
         """Wait until the node follows what others change: it forgets what it had then."""
         self.hybrid.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while self.hybrid.overview().staleness is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
@@ -90,7 +90,7 @@ async def fails(work: Awaitable[object], *kinds: FailureKind) -> BackendUnavaila
 async def opened(node: Node, *, reads: bool = True, writes: bool = True) -> None:
     """Use a node whose Redis fails until its breakers are open."""
     standing = node.hybrid._standing
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (reads and standing.reads.is_closed) or (writes and standing.writes.is_closed):
             calls: list[Awaitable[object]] = []
             if reads and standing.reads.is_closed:
