@@ -12,7 +12,7 @@ import pytest
 from oidc_middleware.cache import TYPES, Limits
 
 from hybrid_kit import Node, OpenNode, opened
-from redis_kit import BUDGET, RedisServer, end
+from redis_kit import BUDGET, RedisServer, done, end
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ async def test_an_outage_leaves_nothing_behind(redis_server: RedisServer, open_n
     node = open_node(redis_server.url, types=KINDS, budget=BUDGET)
     unsettled = node.hybrid._tiers.unsettled
     unsettled._max_keys, unsettled._max_bytes = 100, 30_000
-    await node.hybrid.set(TYPES["token"], b"k", b"v", end())
+    await done(lambda: node.hybrid.set(TYPES["token"], b"k", b"v", end()))
     redis_server.stop()
     await opened(node)
     measured: list[int] = []

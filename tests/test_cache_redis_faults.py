@@ -22,6 +22,7 @@ from redis_kit import (
     TOLERANCE,
     OpenRedis,
     RedisServer,
+    done,
     end,
     fails,
     free_port,
@@ -124,7 +125,7 @@ class TestAServerThatIsAway:
     ) -> None:
         """Y-stop: redis-py alone takes 59 s."""
         backend = open_redis(redis_server.url, budget=BUDGET)
-        await backend.set(TOKEN, b"k", b"v", end())
+        await done(lambda: backend.set(TOKEN, b"k", b"v", end()))
         redis_server.stop()
 
         async def request(n: int) -> None:
@@ -140,13 +141,13 @@ class TestAServerThatIsAway:
         await asyncio.gather(*(request(n) for n in range(50)))
         assert not (await backend.ping()).healthy
         redis_server.cont()
-        await backend.set(TOKEN, b"k", b"w", end())
+        await done(lambda: backend.set(TOKEN, b"k", b"w", end()))
         assert await backend.get(TOKEN, b"k") is not None
 
     async def test_50_readers_and_few_connections(self, redis_server: RedisServer, open_redis: OpenRedis) -> None:
         """Y-pool: no reader is turned away because all connections are in use, also when the server hangs."""
         backend = open_redis(redis_server.url, budget=BUDGET)
-        await backend.set_many(TOKEN, {b"%d" % n: Entry(b"v", end()) for n in range(50)})
+        await done(lambda: backend.set_many(TOKEN, {b"%d" % n: Entry(b"v", end()) for n in range(50)}))
         entries = await asyncio.gather(*(backend.get(TOKEN, b"%d" % n) for n in range(50)))
         assert all(entries)
         redis_server.stop()
@@ -158,7 +159,7 @@ class TestAServerThatIsAway:
 
     async def test_close_while_it_hangs(self, redis_server: RedisServer) -> None:
         backend = RedisBackend(redis_server.url, clock=CLOCK, budget=BUDGET)
-        await backend.set(GENERAL, b"k", b"v", end(), wait=True)
+        await done(lambda: backend.set(GENERAL, b"k", b"v", end(), wait=True))
         redis_server.stop()
         await backend.set(GENERAL, b"k", b"w", end())
         reading = asyncio.ensure_future(backend.get(GENERAL, b"other"))
@@ -175,7 +176,7 @@ class TestAServerThatIsAway:
     ) -> None:
         """What a frozen server has not taken is given up with its connection, not sent later."""
         backend = open_redis(redis_server.url, budget=BUDGET)
-        await backend.set(TOKEN, b"k", b"v", end())
+        await done(lambda: backend.set(TOKEN, b"k", b"v", end()))
         redis_server.stop()
         before = open_files()
         await fails(backend.set(TOKEN, b"k", bytes(7_000_000), end()), "timeout")
@@ -339,7 +340,7 @@ class TestALinkThatFails:
         """Y-slow: 2 s."""
         async with proxy_of(redis_server) as proxy:
             backend = open_redis(proxy.url, budget=BUDGET)
-            await backend.set(TOKEN, b"k", b"v", end())
+            await done(lambda: backend.set(TOKEN, b"k", b"v", end()))
             proxy.to_client = 2.0
             await fails(backend.get(TOKEN, b"k"), "timeout")
             await fails(backend.set(TOKEN, b"k", b"v", end()), "timeout")
@@ -349,7 +350,7 @@ class TestALinkThatFails:
     async def test_a_half_open_link(self, redis_server: RedisServer, open_redis: OpenRedis) -> None:
         async with proxy_of(redis_server) as proxy:
             backend = open_redis(proxy.url, budget=BUDGET)
-            await backend.set(TOKEN, b"k", b"v", end())
+            await done(lambda: backend.set(TOKEN, b"k", b"v", end()))
             proxy.swallow = True
             await asyncio.gather(
                 fails(backend.get(TOKEN, b"k"), "timeout"), fails(backend.set(TOKEN, b"k", b"v", end()), "timeout")
@@ -379,7 +380,7 @@ class TestALinkThatFails:
         """A link that delays one segment: the new connection ends the old one on the server before it says a word."""
         async with proxy_of(redis_server) as proxy:
             backend = open_redis(proxy.url, budget=BUDGET)
-            await backend.set(GENERAL, b"first", b"v", end(), wait=True)
+            await done(lambda: backend.set(GENERAL, b"first", b"v", end(), wait=True))
             proxy.to_server = 0.5
             await fails(backend.set(GENERAL, b"k", b"late", end(), wait=True), "timeout")
             proxy.to_server = 0.0
@@ -398,7 +399,7 @@ class TestALinkThatFails:
             backend = open_redis(
                 proxy.url.replace("//", "//node:secret@"), on_lost=lambda keys, _: lost.extend(keys), budget=BUDGET
             )
-            await backend.set(GENERAL, b"first", b"v", end(), wait=True)
+            await done(lambda: backend.set(GENERAL, b"first", b"v", end(), wait=True))
             proxy.to_server = 0.4
             await fails(backend.set(GENERAL, b"k", b"late", end(1), wait=True), "timeout")
             proxy.to_server = 0.0
