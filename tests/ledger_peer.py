@@ -8,14 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from journal_peer import END, PATIENCE, record
+from journal_peer import PATIENCE, record
 from sqlite_peer import say, serve
 
 from oidc_middleware.cache.sqlite.ledger import SqliteLedger
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.core.ledger.records import LogEntry, Position
-
-__all__ = ["END", "PATIENCE", "record"]
 
 
 def ledger_at(path: Path | str, budget: float = PATIENCE, kept: int = 100_000) -> SqliteLedger:

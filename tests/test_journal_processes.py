@@ -264,6 +264,34 @@ async def test_a_fork_shares_no_connection(path: Path) -> None:
     assert is_whole(path)
 
 
+FORKED_EARLY = """
+import asyncio, os, sys, warnings
+from journal_peer import journal_at, names, record
+warnings.simplefilter("ignore")
+journal = journal_at(sys.argv[1])
+
+async def main():
+    first = asyncio.create_task(journal.add([record(1)], is_acknowledged=False))
+    await asyncio.sleep(0)
+    child = os.fork()
+    if not child:
+        try:
+            asyncio.run(journal.add([record(2)], is_acknowledged=False))
+        finally:
+            os._exit(sys.exc_info()[0] is not None)
+    await first
+    assert os.waitpid(child, 0)[1] == 0, "the child failed"
+    print(await names(journal))
+    await journal.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_fork_while_it_is_opened_for_the_first_time(path: Path) -> None:
+    assert run_script(FORKED_EARLY, path) == ["[1, 2]"]
+
+
 def run_script(script: str, path: Path) -> list[str]:
     """Run a script in a process of its own and return its lines; nothing may go wrong."""
     done = subprocess.run(

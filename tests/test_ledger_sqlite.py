@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_peer import checked, everything, ledger_at, record
+from journal_peer import record
+from ledger_peer import checked, everything, ledger_at
 
 from oidc_middleware.cache.sqlite.ledger import SqliteLedger
 from oidc_middleware.clock import SystemClock

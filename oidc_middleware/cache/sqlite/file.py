@@ -175,6 +175,17 @@ def _see_to_file(path: str, lock: Connection) -> None:
         _remove_leftovers(path)
     if owner != mark:
         lock.execute(f"PRAGMA user_version = {mark}")
+    _follow_mode(path, found.st_mode)
+
+
+def _follow_mode(path: str, mode: int) -> None:
+    """Let the owner write what lies beside a file that he may write: an empty log got the mode that the file had."""
+    for name in (f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):  # there is none, or it is somebody else's
+            beside = stat.S_IMODE(Path(name).stat().st_mode)
+            wanted = beside | mode & stat.S_IRUSR | mode & stat.S_IWUSR
+            if beside != wanted:
+                Path(name).chmod(wanted)
 
 
 def _open(path: str, layout: Layout, patience: float, lock: Connection, *, is_first: bool) -> SharedFile:

@@ -231,7 +231,7 @@ class Worker(Generic[B]):
             self._is_draining = bool(jobs)
         return jobs
 
-    def _do(self, jobs: list[Job]) -> list[Any] | Exception:
+    def _do(self, jobs: list[Job], *, may_open_anew: bool = True) -> list[Any] | Exception:
         try:
             file = self._open()
             works = [job.work for job in jobs]
@@ -242,6 +242,9 @@ class Worker(Generic[B]):
             return error
         except (sqlite3.Error, OSError) as error:
             self._lose(error)
+            # What was opened when it could not be written, or removed a moment ago, stays so until it is opened anew.
+            if may_open_anew and kind_of(error) == "readonly":
+                return self._do(jobs, may_open_anew=False)
             return BackendUnavailable(f"{self._path}: {describe(error)}", kind_of(error))
         except Exception as error:
             _LOGGER.exception("the %s %s failed", self._layout.name, self._path)
