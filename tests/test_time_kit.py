@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from time_kit import MOST, Stopwatch, within
+from time_kit import MOST, Stopwatch, Turns, within
 
 pytestmark = pytest.mark.anyio
 
@@ -33,3 +33,11 @@ async def test_nothing_of_it_is_left() -> None:
     await asyncio.sleep(0.05)
     assert passed() - took <= MOST
     assert asyncio.all_tasks() == before
+
+
+async def test_a_turn_that_holds_up_the_loop_shows() -> None:
+    with Turns() as turns:
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # noqa: ASYNC251  code that blocks
+        await asyncio.sleep(0)
+    assert turns.longest > 0.09
