@@ -31,7 +31,6 @@ from oidc_middleware.errors import BackendUnavailable
 
 from redis_kit import CLOCK, PATIENCE, RedisServer, end, proxy_of, until
 from tier_kit import Tier, turns
-from time_kit import Turns, best_of
 
 pytestmark = pytest.mark.anyio
 
@@ -429,15 +428,13 @@ class TestTheFollower:
         assert tier.context is None
 
     async def test_many_changes_at_once_hold_up_nobody(self, tier: Talking, here: HybridBackend) -> None:
-        async def longest_turn() -> float:
-            for n in range(10_000):
-                tier.script.put_nowait(Change("general", frozenset({b"%d %d" % (n, m) for m in range(10)})))
-            with Turns() as turns:
-                while not tier.script.empty():  # noqa: ASYNC110  there is no event to wait for
-                    await asyncio.sleep(0)
-            return turns.longest
-
-        assert await best_of(3, 0.1, longest_turn) < 0.1
+        for n in range(10_000):
+            tier.script.put_nowait(Change("general", frozenset({b"%d %d" % (n, m) for m in range(10)})))
+        turns = 0
+        while not tier.script.empty():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 1000, "others have their turn in between"
 
     async def test_a_tier_that_tells_nothing(self) -> None:
         for shared in (MemoryBackend(CLOCK), sealed(MemoryBackend(CLOCK), OLD), node(MemoryBackend(CLOCK))):

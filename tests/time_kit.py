@@ -78,8 +78,13 @@ class Turns:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._next.cancel()
+        self._look()
 
     def _turn(self) -> None:
+        self._look()
+        self._next = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _look(self) -> None:
         now = perf_counter()
         took = now - self._last
         if now - self._looked > TICK:  # to look at every turn would take longer than the turns
@@ -88,7 +93,6 @@ class Turns:
             self._looked, self._starved = now, starved
         self.longest = max(self.longest, took)
         self._last = perf_counter()
-        self._next = asyncio.get_running_loop().call_soon(self._turn)
 
 
 def _starved() -> float:
