@@ -378,24 +378,32 @@ async def through(app: ASGIApp, door: Middleware, scope: Scope, receive: Receive
 
 @pytest.mark.anyio
 async def test_the_app_gets_what_the_server_gave(door: Door, issuer: FakeIssuer) -> None:
-    """The same functions, so whatever streams, waits, pushes back or disconnects does so without us."""
+    """The same messages, unchanged and in order, so whatever streams, waits or pushes back does so as without us."""
     given: list[object] = []
+    start: Message = {"type": "http.response.start", "status": 200}
+    asked: list[Message] = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
+    answered: list[Message] = [{"type": "http.response.push"}, start]
+    answered += [{"type": "http.response.body", "body": b"b", "more_body": more} for more in (True, True, False)]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        given.extend((scope, receive, send))
+        given.extend((scope, await receive(), await receive()))
+        for message in answered:
+            await send(message)
+
+    coming, sent = iter(asked), list[Message]()
 
     async def receive() -> Message:
-        raise AssertionError
+        return next(coming)
 
-    async def send(_: Message) -> None:
-        raise AssertionError
+    async def send(message: Message) -> None:
+        sent.append(message)
 
     scope = http_scope("/", issuer.token(), method="POST", state={"a": 1}, extensions={"http.response.push": {}})
     before = dict(scope)
     middleware = door()
     await through(app, middleware, scope, receive, send)
-    assert given[0] is scope
-    assert given[1:] == [receive, send]
+    assert all(mine is theirs for mine, theirs in zip(given, [scope, *asked], strict=True))
+    assert all(mine is theirs for mine, theirs in zip(sent, answered, strict=True))
     assert {name: scope[name] for name in before} == before
     assert scope.keys() - before.keys() == {"user", "auth", "oidc_middleware"}
     await service(middleware).stop()

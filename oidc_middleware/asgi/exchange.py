@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from oidc_middleware.asgi.ending import Ending
-from oidc_middleware.asgi.waits import Disconnected, Waits
+from oidc_middleware.asgi.track import Track
+from oidc_middleware.asgi.waits import Disconnected
 from oidc_middleware.auth.known import Known
 
 ANSWER_SECONDS: Final = 0.5
@@ -35,92 +36,92 @@ Refuse = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Exchange(msgspec.Struct, gc=False, eq=False):
     """What stands between app and server: `send` and `receive` are the app's.
 
-    `goes_on` is called when it turns out that the response takes a while. A response of known length that is sent in
-    one piece costs no more than two look-ups here; a Struct, for every request makes one.
+    `goes_on` is called when it turns out that it takes a while: there is a `track` then. A response in one piece leaves
+    nothing but its start here; a Struct, for every request makes one.
     """
 
     known: Known
     scope: Scope
     _receive: Receive
     _send: Send
-    _goes_on: Callable[[Exchange], None]
-    ending: Ending | None = None
-    digests: tuple[int, ...] | None = None
-    _is_started: bool = False
+    _goes_on: Callable[[Exchange, Track], None]
+    _start: Message | None = None
     _is_complete: bool = False
-    is_event_stream: bool = False
-    _waits: Waits | None = None
-    _sender: asyncio.Task[Any] | None = None
+    track: Track | None = None
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on."""
-        if not self._is_started:
-            if message["type"] == "http.response.start":
-                self._is_started = True
-                headers = message.get("headers", ())
-                if not headers or headers[0][0] != b"content-length":  # Starlette's first, where nobody set others
-                    self._look_at(headers)
-        elif message.get("more_body"):
-            return self._send_part(message)
-        else:
+        if self._start is not None:
+            if message.get("more_body"):
+                return self._send_part(message)
             self._is_complete = True
+        elif message["type"] == "http.response.start":
+            self._start = message
         return self._send(message)
 
     async def receive(self) -> Message:
         """Return the next message for the app, `http.disconnect` when there is no use in waiting."""
+        track = self._find_track()
         try:
-            return await self._open_waits().call(self._receive)
+            return await track.waits.call(self._receive)
         except Disconnected:
             return {"type": "http.disconnect"}
 
-    def _look_at(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        fields = {name.lower(): value for name, value in headers}
-        if b"content-length" not in fields:
-            kind = fields.get(b"content-type", b"").partition(b";")[0]
-            self.is_event_stream = kind.strip().lower() == b"text/event-stream"  # HTML Living Standard, 9.2
-            self._note_sender()
-
-    def _note_sender(self) -> None:
-        if self._sender is None:
-            self._goes_on(self)
-        self._sender = asyncio.current_task()
-
     async def _send_part(self, message: Message) -> None:
-        self._note_sender()
-        await self._open_waits().call(self._send, message)
+        track = self._find_track()
+        track.task = asyncio.current_task()
+        await track.waits.call(self._send, message)
 
-    def _open_waits(self) -> Waits:
-        if self._waits is None:
-            self._waits = Waits()
-        return self._waits
+    def _find_track(self) -> Track:
+        """Return the track; what has started and is not complete goes on."""
+        track = self.track
+        if track is None:
+            track = self.track = Track()
+        if self._start is not None and not track.goes_on:
+            track.goes_on = True
+            track.expires = _is_event_stream(self._start)
+            self._goes_on(self, track)
+        return track
 
-    async def end(self, ending: Ending, refuse: Refuse) -> None:
+    async def end(self, track: Track, ending: Ending, refuse: Refuse) -> None:
         """End it, and return when the app has left, or has been made to.
 
         An app that answers nothing and waits for something else is left to finish: perhaps it is in the middle of what
         must be done as a whole. What it sends then raises `Disconnected`.
         """
-        if not self._is_started:
+        if self._start is None:
             await ending.left_within(ANSWER_SECONDS)
         if self._is_complete or ending.app_has_left:
             await ending.say(None)
             return
-        send, self._send = self._send, _closed
-        self._open_waits().end()
-        if not self._is_started:
-            self._is_started = self._is_complete = True
+        start, send = self._start, self._send
+        self._send = _closed
+        track.waits.end()
+        if start is None:
+            self._start = _LAST  # ours
             await ending.say(refuse(self.scope, self._receive, send))
-        elif self.is_event_stream:
+        elif _is_event_stream(start):
             await ending.say(send(_LAST))
-            await ending.cancel_unless_left(self._sender, STREAM_SECONDS)
+            await ending.cancel_unless_left(track.task, STREAM_SECONDS)
         else:
             await ending.say(None)
-            await ending.cancel_unless_left(self._sender, BODY_SECONDS)
+            await ending.cancel_unless_left(track.task, BODY_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"Exchange({self.known!r})"
 
 
 def without_pathsend(extensions: Mapping[str, Any]) -> dict[str, Any]:
     """Return the extensions of a scope that an app may use for what has to be stopped if need be."""
     return {name: value for name, value in extensions.items() if name != PATHSEND}
+
+
+def _is_event_stream(start: Message) -> bool:
+    """Tell whether a response is one of server-sent events (HTML Living Standard, 9.2)."""
+    return any(
+        name.lower() == b"content-type" and value.partition(b";")[0].strip().lower() == b"text/event-stream"
+        for name, value in start.get("headers", ())
+    )
 
 
 async def _closed(_: Message) -> None:

@@ -69,6 +69,7 @@ class OIDCMiddleware:
             ledger, self._refuse_revoked, clock, close_on_expiry=settings.close_on_expiry
         )
         """What is open for identities now."""
+        self._waiting, self._goes_on = self.live.waiting, self.live.goes_on
         self.oidc.mirror.listeners.append(self.live.on_revoked)
         self._lookup = self.oidc.authenticator.lookup
         self._realm = settings.realm
@@ -130,22 +131,20 @@ class OIDCMiddleware:
         elif kind == "websocket":
             await self.live.serve_websocket(self.app, known, scope, receive, send)
         else:
-            extensions = scope.get("extensions")
-            if extensions and PATHSEND in extensions:
-                scope["extensions"] = without_pathsend(extensions)
-            live = self.live
-            exchange = Exchange(known, scope, receive, send, live.goes_on)
-            live.waiting.add(exchange)
+            if "extensions" in scope and PATHSEND in (scope["extensions"] or ()):
+                scope["extensions"] = without_pathsend(scope["extensions"])
+            exchange = Exchange(known, scope, receive, send, self._goes_on)
+            self._waiting.add(exchange)
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except BaseException as error:
-                if exchange.ending is None or not exchange.ending.absorbs(error):
+                if exchange.track is None or not exchange.track.absorbs(error):
                     raise
             finally:
-                if exchange.digests is None:
-                    live.waiting.discard(exchange)
+                if exchange.track is None:
+                    self._waiting.discard(exchange)
                 else:
-                    await live.left(exchange)
+                    await self.live.left(exchange, exchange.track)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -10,7 +10,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from oidc_middleware.asgi.ending import Ending
 from oidc_middleware.asgi.exchange import Refuse
-from oidc_middleware.asgi.waits import Disconnected, Waits
+from oidc_middleware.asgi.track import Track
+from oidc_middleware.asgi.waits import Disconnected
 from oidc_middleware.auth.known import Known
 
 POLICY_VIOLATION: Final = 1008
@@ -30,39 +31,26 @@ class _State(Enum):
 class Socket:
     """What stands between app and server: `send` and `receive` are the app's."""
 
-    __slots__ = (
-        "_accepted",
-        "_is_connected",
-        "_receive",
-        "_send",
-        "_state",
-        "_task",
-        "_waits",
-        "digests",
-        "ending",
-        "known",
-        "scope",
-    )
+    __slots__ = ("_accepted", "_is_connected", "_receive", "_send", "_state", "known", "scope", "track")
 
     def __init__(self, known: Known, scope: Scope, receive: Receive, send: Send) -> None:
         self.known = known
         self.scope = scope
-        self.ending: Ending | None = None
-        self.digests: tuple[int, ...] | None = None
+        self.track: Track = Track()
+        self.track.task = asyncio.current_task()
+        self.track.expires = True
         self._receive = receive
         self._send = send
         self._state = _State.CONNECTING
         self._is_connected = False
         self._accepted = asyncio.Event()
-        self._waits = Waits()
-        self._task = asyncio.current_task()
 
     async def send(self, message: Message) -> None:
         """Pass a message of the app on."""
         kind = message["type"]
         if kind == "websocket.send":
-            await self._waits.call(self._send, message)
-        elif self._waits.is_over:
+            await self.track.waits.call(self._send, message)
+        elif self.track.waits.is_over:
             if kind != "websocket.close":  # that is what happened
                 raise Disconnected
         elif kind == "websocket.accept":
@@ -86,20 +74,20 @@ class Socket:
             self._is_connected = True
             return await self._receive()
         try:
-            return await self._waits.call(self._receive)
+            return await self.track.waits.call(self._receive)
         except Disconnected:
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
 
-    async def end(self, ending: Ending, refuse: Refuse) -> None:
+    async def end(self, track: Track, ending: Ending, refuse: Refuse) -> None:
         """End it, and return when the app has left, or has been made to."""
         if self._state is _State.ACCEPTING:
             await self._accepted.wait()
         state, self._state = self._state, _State.OVER
-        self._waits.end()
+        track.waits.end()
         if state is _State.CONNECTING:
             await ending.say(refuse(self.scope, self._receive, self._send))
         elif state is _State.OPEN:
             await ending.say(self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ending.reason}))
         else:
             await ending.say(None)
-        await ending.cancel_unless_left(self._task, LEAVE_SECONDS)
+        await ending.cancel_unless_left(track.task, LEAVE_SECONDS)

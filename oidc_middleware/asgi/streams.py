@@ -4,6 +4,7 @@
 streams    which connections there are, which of them a revocation means, and ending them a few at a time
 exchange   a request and its response
 socket     a WebSocket
+track      what is kept of one that takes a while
 ending     how one of them ends
 waits      how an app that waits is told
 expiries   what ends at which second
@@ -24,6 +25,7 @@ from oidc_middleware.asgi.ending import Ending, Reason
 from oidc_middleware.asgi.exchange import Exchange, Refuse
 from oidc_middleware.asgi.expiries import Expiries
 from oidc_middleware.asgi.socket import Socket
+from oidc_middleware.asgi.track import Track
 from oidc_middleware.auth.known import Known
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.ledger.digests import Marks
@@ -32,6 +34,9 @@ from oidc_middleware.core.ledger.records import Record
 
 SLICE: Final = 16
 """How many connections begin to end in one turn of the loop: their apps wake up in the next, and take their time."""
+
+LOOK_AT: Final = 1000
+"""How many are looked at for that: a record may mean many of whom it refuses few."""
 
 CLOCK_SECONDS: Final = 5.0
 """How often the time is looked at while anything is to expire: the clock may have been set."""
@@ -44,7 +49,7 @@ Live = Exchange | Socket
 class LiveConnections:
     """What is open for identities, in this process and on one event loop.
 
-    A request is only in `waiting` at first; it is found by its identity from the first revocation on that finds it
+    A request is only in `waiting` at first; it is found by its identity from the first revocation on that meets it
     there, or when its body goes on.
     """
 
@@ -53,7 +58,7 @@ class LiveConnections:
         self._refuse = refuse
         self._now = clock.now
         self._close_on_expiry = close_on_expiry
-        self.waiting: set[Exchange] = set()
+        self.waiting: set[Live] = set()
         """Requests without an entry in the index."""
         self._index: dict[int, set[Live]] = {}
         self._expiries: Expiries[Live] = Expiries()
@@ -74,34 +79,35 @@ class LiveConnections:
 
     # ---------------------------------------------------------------------------------------------- what comes and goes
 
-    def goes_on(self, connection: Live) -> None:
+    def goes_on(self, connection: Live, track: Track) -> None:
         """Have a connection that takes a while found by its identity, and by its end where it ends with the token."""
         self._bind()
-        self._be_found(connection)
-        if self._close_on_expiry and (isinstance(connection, Socket) or connection.is_event_stream):
+        self._be_found(connection, track)
+        if track.expires and self._close_on_expiry:
             self._expiries.add(connection, connection.known.deadline)
             self._set_timer()
 
-    async def left(self, connection: Live) -> None:
+    async def left(self, connection: Live, track: Track) -> None:
         """Forget a connection that is over; if it was ended, wait until its client was told."""
-        for digest in connection.digests or ():
+        self.waiting.discard(connection)
+        for digest in track.digests or ():
             found = self._index.get(digest)
             if found is not None:
                 found.discard(connection)
                 if not found:
                     del self._index[digest]
-        connection.digests = None
-        self._expiries.discard(connection, connection.known.deadline)
-        if connection.ending is not None:
-            await connection.ending.leave()
+        track.digests = None
+        if track.expires:
+            self._expiries.discard(connection, connection.known.deadline)
+        if track.ending is not None:
+            await track.ending.leave()
 
-    def _be_found(self, connection: Live) -> None:
-        if connection.digests is None:
-            connection.digests = self._marks(connection).digests
-            for digest in connection.digests:
+    def _be_found(self, connection: Live, track: Track) -> None:
+        self.waiting.discard(connection)
+        if track.digests is None:
+            track.digests = tuple(filter(None, self._marks(connection).digests))
+            for digest in track.digests:
                 self._index.setdefault(digest, set()).add(connection)
-        if isinstance(connection, Exchange):
-            self.waiting.discard(connection)
 
     def _marks(self, connection: Live) -> Marks:
         return self._ledger.keys.unpack(connection.known.marks)
@@ -109,14 +115,14 @@ class LiveConnections:
     async def serve_websocket(self, app: ASGIApp, known: Known, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app serve a WebSocket until it, the client or the identity ends it."""
         socket = Socket(known, scope, receive, send)
-        self.goes_on(socket)
+        self.goes_on(socket, socket.track)
         try:
             await app(scope, socket.receive, socket.send)
         except BaseException as error:
-            if socket.ending is None or not socket.ending.absorbs(error):
+            if not socket.track.absorbs(error):
                 raise
         finally:
-            await self.left(socket)
+            await self.left(socket, socket.track)
 
     # ----------------------------------------------------------------------------------------------------- what ends it
 
@@ -124,12 +130,12 @@ class LiveConnections:
         """Begin to end what these records, which are in the ledger, refuse."""
         self._bind()
         for request in tuple(self.waiting):
-            self._be_found(request)
+            if request.track is None:
+                request.track = Track()
+            self._be_found(request, request.track)
         if self._index:
             for record in records:
-                found = self._index.get(record.digest)
-                if found is not None:
-                    self._to_end.extend((connection, "revoked") for connection in found)
+                self._to_end.extend((connection, "revoked") for connection in self._index.get(record.digest, ()))
             self._begin()
 
     def _begin(self) -> None:
@@ -138,27 +144,32 @@ class LiveConnections:
 
     async def _end_all(self) -> None:
         """End what is to end, so many in each turn of the loop that it is never held for long."""
-        count = 0
+        ended = 0
         while self._to_end:
-            for _ in range(min(SLICE, len(self._to_end))):
-                connection, reason = self._to_end.popleft()
-                if self._is_to_end(connection, reason):
-                    count += 1
-                    self._end(connection, reason)
+            ended += self._end_some()
             await asyncio.sleep(0)
-        if count:
-            logger.info("%d connections end, for their identity was revoked or has expired", count)
+        if ended:
+            logger.info("%d connections end, for their identity was revoked or has expired", ended)
 
-    def _is_to_end(self, connection: Live, reason: Reason) -> bool:
-        if connection.ending is not None or connection.digests is None:
+    def _end_some(self) -> int:
+        ended = 0
+        for _ in range(min(LOOK_AT, len(self._to_end))):
+            connection, reason = self._to_end.popleft()
+            track = connection.track
+            if track is not None and self._is_to_end(connection, track, reason):
+                track.ending = Ending(reason)
+                task = asyncio.get_running_loop().create_task(connection.end(track, track.ending, self._refuse))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                ended += 1
+                if ended == SLICE:
+                    break
+        return ended
+
+    def _is_to_end(self, connection: Live, track: Track, reason: Reason) -> bool:
+        if track.ending is not None or track.digests is None:
             return False
         return reason == "expired" or self._ledger.refuses(self._marks(connection)) is not None
-
-    def _end(self, connection: Live, reason: Reason) -> None:
-        ending = connection.ending = Ending(reason)
-        task = asyncio.get_running_loop().create_task(connection.end(ending, self._refuse))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         """Return the running loop. What was open on one before it is over: nobody can end it any more."""
