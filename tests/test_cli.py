@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from oidc_middleware import OIDC
+from oidc_middleware.cache.redis import ledger as redis_ledger
 from oidc_middleware.cli import main
 from oidc_middleware.cli.parser import build_parser
 from oidc_middleware.testing import FakeIssuer, faults
 
-from redis_kit import RedisServer
+from redis_kit import PATIENCE, RedisServer
 
 PAGE = (Path(__file__).parent.parent / "docs" / "commands.md").read_text()
 
@@ -129,6 +133,7 @@ def test_doctor_finds_all_well(issuer: FakeIssuer, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == [
         "ok      settings   public none; optional none; rules for none; all else needs an identity",
         "        cache      memory:// (each process keeps its own)",
+        "        ledger     a revocation reaches no other process",
         "",
         f'        issuer     "{issuer.url}"',
         '        audience   aud with "orders"',
@@ -190,7 +195,14 @@ def test_an_option_goes_before_the_variable_and_this_before_the_file(
 
 
 @pytest.fixture
-def shared(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OIDC_JOURNAL", str(tmp_path / "host.journal"))
+    return tmp_path / "host.journal"
+
+
+@pytest.fixture
+def shared(redis_server: RedisServer, journal: Path, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    monkeypatch.setattr(redis_ledger, "RedisLedger", partial(redis_ledger.RedisLedger, budget=PATIENCE))
     monkeypatch.setenv("OIDC_CACHE", redis_server.url.replace("//", "//:hunter2@"))
     monkeypatch.setenv("OIDC_SECRET", "s" * 32)
     redis_server.admin.config_set("requirepass", "hunter2")
@@ -232,5 +244,64 @@ def test_doctor_tells_of_a_cache_that_is_away(
     assert doctor(issuer) == 3
     told = capsys.readouterr().out
     assert "FAILED  cache" in told
+    assert "FAILED  ledger     " in told
     assert "hunter2" not in told
     assert "ok      key" in told, "the rest is looked at all the same"
+
+
+def revoke(issuer: FakeIssuer, *words: str) -> int:
+    return main(["revoke", "--issuer", issuer.url, "--audience", "orders", *words])
+
+
+def test_doctor_looks_at_the_ledger_and_the_journal(
+    issuer: FakeIssuer, shared: RedisServer, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor(issuer) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^ok      ledger     0 revocations, read in \d+\.\d\d s$", told, re.MULTILINE)
+    assert f"        journal    {journal} is not there yet\n" in told
+    assert not journal.exists(), "whoever runs the doctor may be another user than the service"
+    assert revoke(issuer, "--sub", "alice") == 0
+    shared.restart()
+    shared.admin.config_set("requirepass", "hunter2")
+    shared.admin.execute_command("AUTH", "hunter2")
+    assert revoke(issuer, "--sub", "bob") == 0
+    shared.kill()
+    assert revoke(issuer, "--sub", "carol", "--require", "journaled") == 0
+    capsys.readouterr()
+    assert doctor(issuer) == 3
+    told = capsys.readouterr().out
+    assert "FAILED  ledger     " in told
+    assert re.search(rf"^ok      journal    \d revocations? in {journal}, 1 not in the shared cache yet$", told, re.MULTILINE)
+
+
+def test_doctor_reads_thousands_of_revocations(
+    issuer: FakeIssuer, shared: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fill() -> None:
+        async with OIDC(issuer=issuer.url, audience="orders") as oidc:
+            await asyncio.gather(*(oidc.revoke.token(jti=f"{number}") for number in range(3_000)))
+
+    asyncio.run(fill())
+    assert doctor(issuer) == 0
+    assert "ok      ledger     3000 revocations, read in " in capsys.readouterr().out
+
+
+def test_doctor_tells_of_revocations_that_nobody_here_can_read(
+    issuer: FakeIssuer, shared: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nodes with another secret: each would let in what the others refuse."""
+    assert revoke(issuer, "--sub", "alice") == 0
+    monkeypatch.setenv("OIDC_SECRET", "o" * 32)
+    assert doctor(issuer) == 3
+    told = capsys.readouterr().out
+    assert "ok      ledger     1 revocation, read in " in told
+    assert re.search(r"^FAILED  ledger     some were made under secrets .* \(ids [0-9a-f]{8}\)", told, re.MULTILINE)
+
+
+def test_doctor_tells_of_a_journal_that_cannot_be_written(
+    issuer: FakeIssuer, shared: RedisServer, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.mkdir()
+    assert doctor(issuer) == 3
+    assert "FAILED  journal    " in capsys.readouterr().out

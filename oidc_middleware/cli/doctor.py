@@ -1,20 +1,25 @@
-"""`oidc-middleware doctor`: whether the settings work, and whether the issuer gives what they need."""
+"""`oidc-middleware doctor`: whether the settings work, and whether the issuer and the cache give what they need."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from pathlib import Path
 
 from oidc_middleware.cache import TYPES, HybridBackend
 from oidc_middleware.cache.backend import Health
+from oidc_middleware.cache.ledger import LedgerStore
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, printable, shown
 from oidc_middleware.core.keys import Key
+from oidc_middleware.core.ledger.ledger import Ledger
 from oidc_middleware.errors import BackendUnavailable, OIDCError
 from oidc_middleware.provider import Provider
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.cache import without_credentials
+from oidc_middleware.settings.journal import journal_path
 from oidc_middleware.wiring import OIDC
+from oidc_middleware.wiring.store import ledger_keys, open_journal, open_ledger
 
 WELL = 0
 UNREACHABLE = 3
@@ -34,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def examine(oidc: OIDC) -> int:
     """Print what works and what does not, a line each, and return the exit code."""
     _print("ok", "settings", _policy(oidc.settings))
-    answers = [await _examine_cache(oidc)]
+    answers = [await _examine_cache(oidc), await _examine_ledger(oidc), await _examine_journal(oidc)]
     answers += [await _examine_issuer(issuer, oidc.providers[issuer.issuer]) for issuer in oidc.settings.trusted]
     return WELL if all(answers) else UNREACHABLE
 
@@ -56,6 +61,76 @@ async def _examine_cache(oidc: OIDC) -> bool:
     if health.detail:
         _print("WARNING" if health.healthy else "", "cache", printable(health.detail))
     return health.healthy
+
+
+async def _examine_ledger(oidc: OIDC) -> bool:
+    """Print how many revocations there are; tell whether they can be read, understood and added to."""
+    store = open_ledger(oidc.settings, oidc.clock)
+    if store is None:
+        _print("", "ledger", "a revocation reaches no other process")
+        return True
+    ledger = Ledger(ledger_keys(oidc.settings), leeway=oidc.settings.leeway)
+    begun = oidc.clock.monotonic()
+    try:
+        await _read(store, ledger)
+    except BackendUnavailable as error:
+        _print("FAILED", "ledger", printable(error.detail))
+        return False
+    finally:
+        await store.aclose()
+    _print("ok", "ledger", f"{_counted(len(ledger))}, read in {oidc.clock.monotonic() - begun:.2f} s")
+    unknown = sorted(key_id.hex() for key_id in ledger.unknown_key_ids)
+    if unknown:
+        text = f"some were made under secrets that are not configured here (ids {listed(unknown)}): no node is fresh"
+        _print("FAILED", "ledger", text)
+    return not unknown
+
+
+async def _read(store: LedgerStore, ledger: Ledger) -> None:
+    """Read everything that a store has.
+
+    Raises:
+        BackendUnavailable: it does not answer, or would take no write.
+    """
+    await store.look()
+    cursor = None
+    while cursor != b"":
+        page = await store.scan(cursor or b"")
+        ledger.merge(page.records)
+        cursor = page.cursor
+
+
+async def _examine_journal(oidc: OIDC) -> bool:
+    """Print what the journal of this host holds; tell whether it can be written, if it is there."""
+    settings = oidc.settings
+    path = journal_path(settings.journal, settings.cache, settings.namespace)
+    if path is None:
+        return True
+    journal = open_journal(settings, oidc.clock)
+    if journal is None or not _exists(path):  # made now, it would belong to whoever runs this
+        _print("", "journal", f"{printable(path)} is not there yet")
+        return True
+    try:
+        noted = await journal.load()
+        problem = journal.problem
+    except BackendUnavailable as error:
+        noted, problem = (), journal.problem or error.detail
+    finally:
+        await journal.aclose()
+    if problem is not None:
+        _print("FAILED", "journal", printable(problem))
+        return False
+    waiting = sum(not each.is_acknowledged for each in noted)
+    _print("ok", "journal", f"{_counted(len(noted))} in {printable(path)}, {waiting} not in the shared cache yet")
+    return True
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _counted(number: int) -> str:
+    return f"{number} revocation{'' if number == 1 else 's'}"
 
 
 async def _examine_issuer(issuer: Issuer, provider: Provider) -> bool:

@@ -5,28 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import re
-import sys
 from http import HTTPStatus
-from pathlib import Path
-from typing import BinaryIO
 
 from oidc_middleware.auth.known import Known
+from oidc_middleware.cli import tokens
 from oidc_middleware.cli.hints import hints
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import distance, keep_log_of_issuers_quiet, listed, moment, printable, shown
 from oidc_middleware.cli.walk import Step, walk
-from oidc_middleware.errors import ClaimError, ConfigError, OIDCError
+from oidc_middleware.errors import ClaimError, OIDCError
 from oidc_middleware.wiring import OIDC
 
 ACCEPTED = 0
 REFUSED = 1
 UNREACHABLE = 3
-
-# Four times what a token may have: enough to see that it has too much.
-_MOST = 64 * 1024
-# People copy whole headers.
-_BEFORE_TOKEN = re.compile(rb"(?:authorization:\s*)?bearer(?:\s+|$)", re.IGNORECASE)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,7 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: the settings cannot work, or there is no token.
     """
     oidc = OIDC(settings_of(arguments))
-    token = _token(arguments)
+    if arguments.token in {None, tokens.STANDARD_INPUT}:
+        data = tokens.read(arguments.token_file or tokens.STANDARD_INPUT)
+    else:
+        data = os.fsencode(arguments.token)
+    token = tokens.bare(data)
     keep_log_of_issuers_quiet()
     return asyncio.run(explain(token, oidc))
 
@@ -89,41 +85,3 @@ def _refused(error: OIDCError) -> str:
 def _print_disagreement(agree: bool) -> None:  # noqa: FBT001  the one thing it is about
     if not agree:
         print("note: the checks above do not show what the door found; please report this as a bug")
-
-
-# Input
-
-
-def _token(arguments: argparse.Namespace) -> bytes:
-    """Return the token, without a line end and without what stands before it in a header.
-
-    Raises:
-        ConfigError: there is none, or the file cannot be read.
-    """
-    if arguments.token_file is not None:
-        data = _of_file(Path(arguments.token_file))
-    elif arguments.token == "-":  # noqa: S105  standard input, no secret
-        data = _of_stream(sys.stdin.buffer)
-    else:
-        data = os.fsencode(arguments.token)
-    token = data.strip()
-    before = _BEFORE_TOKEN.match(token)
-    token = token[before.end() :] if before else token
-    if not token:
-        raise ConfigError(
-            "token", "there is none", "Give it as an argument, with --token-file, or - for standard input."
-        )
-    return token
-
-
-def _of_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return _of_stream(file)
-    except OSError as error:
-        cure = "Check the path and its permissions."
-        raise ConfigError("--token-file", f"{str(path)!a} cannot be read ({error.strerror})", cure) from None
-
-
-def _of_stream(stream: BinaryIO) -> bytes:
-    return stream.read(_MOST)

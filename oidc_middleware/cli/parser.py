@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -12,6 +14,8 @@ from oidc_middleware.cli import options
 _Add = Callable[..., argparse.ArgumentParser]
 
 _MAX_PORT = 65535
+_UNIX_SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+_RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ][0-9]{2}(:[0-9]{2}){2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
 
 class _Version(argparse.Action):
@@ -35,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(add)
     _add_explain(add)
     _add_doctor(add)
+    _add_revoke(add)
     _add_secret(add)
     return parser
 
@@ -84,12 +89,55 @@ def _add_doctor(add: _Add) -> None:
     options.add_to(doctor)
 
 
+def _add_revoke(add: _Add) -> None:
+    revoke = add(
+        "revoke",
+        help="revoke a token, a session, or everything of a subject or a client, on every node",
+        description="Revoke a token, a session, or everything that was issued to a subject or a client, for every node "
+        "of the shared cache that OIDC_CACHE and OIDC_SECRET name, in variables or in a file.",
+        epilog="Exit code: 0 the receipt is shared, or what --require asked for; 1 it is less, or the token is refused "
+        "and there is nothing to revoke; 2 usage or settings; 3 the issuer of the token cannot be asked.",
+    )
+    target = revoke.add_mutually_exclusive_group(required=True)
+    target.add_argument("--jti", metavar="ID", help="the token with this jti")
+    target.add_argument("--sid", metavar="ID", help="the session with this sid")
+    target.add_argument("--sub", metavar="SUBJECT", help="everything of this subject")
+    target.add_argument("--client", metavar="CLIENT", help="everything of this client")
+    target.add_argument("--token-file", metavar="FILE", help="the token in this file; -: on standard input")
+    revoke.add_argument(
+        "--token-issuer", metavar="URL", help="whose token, session, subject or client it is, where there are several"
+    )
+    revoke.add_argument(
+        "--expires-at", type=_time, metavar="TIME", help="with --jti: its exp, in Unix seconds or as RFC 3339 has it"
+    )
+    revoke.add_argument(
+        "--issued-before", type=_time, metavar="TIME", help="with --sid, --sub, --client: revoke until then only (now)"
+    )
+    revoke.add_argument(
+        "--require", choices=("shared", "journaled"), default="shared", help="the least receipt to exit with 0 (shared)"
+    )
+    revoke.add_argument("--json", action="store_true", help="print JSON")
+    options.add_to(revoke)
+
+
 def _add_secret(add: _Add) -> None:
     add(
         "secret",
         help="print a new secret for a shared cache",
         description="Print a new secret for a shared cache: 256 random bits. Every node needs the same one.",
     )
+
+
+def _time(text: str) -> float:
+    """Return a time of RFC 3339 §5.6, or in Unix seconds, as Unix seconds."""
+    if _UNIX_SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        if _RFC_3339.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).timestamp()
+    except ValueError:
+        pass  # February 30
+    raise argparse.ArgumentTypeError(f"{text!r} is no time: write Unix seconds, or as in 2030-01-31T23:59:59Z")
 
 
 def _port(text: str) -> int:
