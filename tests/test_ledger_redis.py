@@ -206,6 +206,18 @@ class TestScripts:
         assert not follows(entries, begin)
         assert len(await contents(ledger)) == 1000
 
+    async def test_more_may_go_than_come(self, any_server: RedisServer, open_ledger: OpenLedger, now: int) -> None:
+        """Else a store that is never idle would grow without end."""
+        ledger = open_ledger(any_server.url)
+        admin = any_server.admin
+        await ledger.look()
+        admin.zadd(LEDGER, {token(10**6 + n, 1).member: 1 for n in range(450)})
+        for part in range(4):
+            await ledger.write([token(TOGETHER * part + n, 1) for n in range(TOGETHER)])
+            assert admin.zcard(LEDGER) == 1 + 350 - 100 * part
+        await ledger.write([])
+        assert admin.zcard(LEDGER) == 1
+
     async def test_a_clock_that_stands_still_or_goes_back_gives_no_id_twice(
         self, any_server: RedisServer, open_ledger: OpenLedger, now: int
     ) -> None:

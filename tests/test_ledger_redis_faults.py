@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -237,6 +239,11 @@ class TestPermissions:
         await fails(beyond.read(NOWHERE, 0), "auth")
         assert any_server.admin.dbsize() == 0
 
+    def test_the_documentation_names_the_commands(self) -> None:
+        text = (Path(__file__).parents[1] / "docs" / "redis.md").read_text()
+        (words,) = [line for line in text.splitlines() if "+zadd" in line]
+        assert set(re.findall(r"\+(\w+)", words)) == set(COMMANDS)
+
     @pytest.mark.parametrize("lacking", COMMANDS)
     async def test_without_one_of_the_commands_nothing_is_half_done(
         self, any_server: RedisServer, open_ledger: OpenLedger, lacking: str, now: int
@@ -255,6 +262,7 @@ class TestPermissions:
             assert kinds == {"look": None, "scan": "auth", "write": None}
             return
         assert kinds["write"] == "auth"
+        assert any_server.admin.xrange(LOG)[0][0] == place.last_id
         add_user(any_server, *COMMANDS)
         assert await limited.look() == place
         assert await contents(limited) == {token(1, now + HOUR)}
