@@ -1,4 +1,5 @@
 """One journal, several processes: what they hear of each other, and what a dying, frozen or forked one does."""
+# ruff: noqa: ASYNC240 (these tests are about files, and nobody else uses their loop)
 
 from __future__ import annotations
 
@@ -185,11 +186,14 @@ if os.geteuid() == 0:
     os.seteuid(65534)
 async def main():
     journal = journal_at(path)
-    for call in (journal.load(), journal.add([record(2)], is_acknowledged=False)):
-        try:
-            await call
-        except Exception as error:
-            print(type(error).__name__)
+    try:
+        print(await names(journal))
+    except Exception as error:
+        print(type(error).__name__)
+    try:
+        await journal.add([record(2)], is_acknowledged=False)
+    except Exception as error:
+        print(type(error).__name__)
     print(journal.problem)
     os.chmod(directory, 0o700)
     for name in names_there:
@@ -201,18 +205,36 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("is_there", [True, False], ids=["with the file", "without"])
-async def test_a_directory_that_may_not_be_written(is_there: bool) -> None:
+@pytest.mark.parametrize("left", ["by one that closed it", "by one that was killed", "by nobody"])
+async def test_a_directory_that_may_not_be_written(left: str) -> None:
+    """What is there is known all the same, and all is well when the directory may be written."""
     with tempfile.TemporaryDirectory() as directory:  # pytest's own may not be entered by others
         path = Path(directory, "journal.db")
-        if is_there:
-            journal = journal_at(path)
-            await journal.add([record(1)], is_acknowledged=False)
-            await journal.aclose()
+        if left != "by nobody":
+            with others(path) as (peer,):
+                peer.ask("journal.add([record(1)], is_acknowledged=False)")
+                if left == "by one that closed it":
+                    peer.ask("journal.aclose()")
+                assert Path(f"{path}-wal").exists() == (left == "by one that was killed")
+                peer.kill()
         *errors, problem, last = run_script(READ_ONLY, path)
-    assert errors == ["BackendUnavailable"] * 2
+    assert errors == ["BackendUnavailable" if left == "by nobody" else "[1]", "BackendUnavailable"]
     assert problem.endswith("let the user of this process write the file and its directory")
-    assert last == ("[1, 3] None" if is_there else "[3] None")
+    assert last == ("[3] None" if left == "by nobody" else "[1, 3] None")
+
+
+async def test_what_is_there_is_known_to_who_starts_with_a_full_disk(path: Path, journal: SqliteJournal) -> None:
+    await journal.add([record(digest) for digest in range(50)], is_acknowledged=False)
+    await journal.aclose()
+    with others(path) as (peer,):
+        peer.ask("limit(100)")
+        assert peer.ask("names(journal)") == list(range(50))
+        assert "SQLITE_" in peer.ask("journal.problem")
+        assert peer.ask("journal.add([record(99)], is_acknowledged=False)").startswith("! ")
+        peer.ask("limit(None)")
+        assert peer.ask("journal.add([record(99)], is_acknowledged=False)") is None
+        assert peer.ask("journal.problem") is None
+    assert digests(await journal.load()) == [*range(50), 99]
 
 
 FORKING = """

@@ -117,6 +117,25 @@ def open_file(
             return _open(path, layout, patience, lock, is_first=True)
 
 
+def open_to_read(path: str, layout: Layout) -> Connection:
+    """Open a file that cannot be written, or beside which nothing can be made, to read what it holds now. Blocks.
+
+    Raises:
+        BackendUnavailable: the path leads to something that is not ours.
+        sqlite3.Error, OSError: it cannot be read.
+    """
+    log = Path(f"{path}-wal")
+    # To read a log SQLite makes an index beside it; without one it may be told that nobody writes.
+    is_all = not log.exists() or log.stat().st_size == 0
+    address = f"file://{quote(path)}?mode=ro{'&immutable=1' if is_all else ''}"
+    with ExitStack() as undo:
+        db = undo.enter_context(closing(sqlite3.connect(address, uri=True, isolation_level=None)))
+        if _version(path, layout, db) != layout.version:
+            raise BackendUnavailable(f"{path} is of another version", "link")
+        undo.pop_all()
+        return db
+
+
 @contextmanager
 def _alone(path: str, patience: float) -> Iterator[Connection]:
     """Keep other processes from opening the path. The lock is SQLite's own, which ends with the process on any system.

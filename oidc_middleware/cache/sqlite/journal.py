@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from oidc_middleware.cache.ledger import Noted
-from oidc_middleware.cache.sqlite.file import Layout, SharedFile
+from oidc_middleware.cache.sqlite.file import Layout, SharedFile, open_to_read
 from oidc_middleware.cache.sqlite.glance import Glance, glance
 from oidc_middleware.cache.sqlite.rows import ROW_BYTES, Row, record_of, rows_of
 from oidc_middleware.cache.sqlite.worker import Worker
@@ -72,6 +74,7 @@ class SqliteJournal:
         self.strangers: int = 0
         """Rows that were read and hold no record."""
         self._clock = clock
+        self._budget = budget
         self._worker: Worker[_Notes] = Worker(self.path, _LAYOUT, clock, _Notes, budget)
         self._problem: str | None = None
         self._tried_at = float("-inf")
@@ -89,15 +92,21 @@ class SqliteJournal:
         return self._problem
 
     async def load(self) -> Sequence[Noted]:
-        """Return all that the journal holds; `problem` says then whether it can be written.
+        """Return all that the journal holds, even where nothing can be written; `problem` says then whether it can.
 
         Raises:
             BackendUnavailable: it cannot be read.
         """
-        with self._noting():
-            seen = await glance(self._worker)
-            self._file = None
-            found = await self._read(seen)
+        self._file = None
+        try:
+            with self._noting():
+                found = await self._read(await glance(self._worker))
+        except BackendUnavailable:
+            try:
+                return await asyncio.wait_for(asyncio.to_thread(self._read_unwritable), self._budget)
+            except (BackendUnavailable, sqlite3.Error, OSError, TimeoutError):
+                pass
+            raise
         await self._try()
         return found
 
@@ -169,6 +178,10 @@ class SqliteJournal:
         self._file, self._place = file, place
         self._version = seen.version if seen is not None and seen.file is file else None
         return found
+
+    def _read_unwritable(self) -> list[Noted]:
+        with closing(open_to_read(self.path, _LAYOUT)) as db:
+            return _notes(db.execute(_READ, (0, -1)).fetchall())
 
     async def _write(self, work: Callable[[_Notes], T], rows: int = 0) -> T:
         with self._noting():
@@ -259,9 +272,13 @@ def _page(of: SharedFile | None, place: int, file: SharedFile) -> _Page:
     """Return what is behind a place in a file; in another file, what is there from the beginning."""
     after = place if file is of else 0
     rows = file.writer.execute(_READ, (after, _AT_ONCE)).fetchall()
-    records = [(record_of(key, number, ends), bool(flag)) for _, key, number, ends, flag in rows]
-    notes = [Noted(record, flag) for record, flag in records if record is not None]
+    notes = _notes(rows)
     return _Page(file, rows[-1][0] if rows else after, len(rows) < _AT_ONCE, notes, len(rows) - len(notes))
+
+
+def _notes(rows: list[Any]) -> list[Noted]:
+    records = [(record_of(key, number, ends), bool(flag)) for _, key, number, ends, flag in rows]
+    return [Noted(record, flag) for record, flag in records if record is not None]
 
 
 def _parts(rows: list[Row]) -> Iterator[list[Row]]:
