@@ -65,6 +65,9 @@ def test_two_tokens_have_one_digest_if_they_have_one_name(
 
     digests = KEYS.marks(one, first).digests[0], KEYS.marks(other, second).digests[0]
     assert (digests[0] == digests[1]) is (name(one, first) == name(other, second))
+    assert [not digest for digest in digests] == [
+        name(*token) == ("input", b"") for token in ((one, first), (other, second))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,14 @@ def test_a_token_without_jti_is_named_by_what_was_signed() -> None:
     assert KEYS.marked_token(marks, NOW) == Record(Kind.TOKEN, A, marks.digests[0], NOW, NOW)
     assert KEYS.marks({"iss": ISSUER, "sub": "alice"}, b"header.payload") == marks
     assert KEYS.marks({"iss": ISSUER, "sub": "alice"}, b"header.other").digests[0] != marks.digests[0]
+
+
+def test_a_token_without_any_name_is_not_revoked_by_itself() -> None:
+    """Were it named by nothing, revoking one such token would revoke all of them."""
+    marks = KEYS.marks({"iss": ISSUER, "sub": "alice"}, b"")
+    assert marks.digests[0] == 0
+    with pytest.raises(ValueError, match="neither jti nor signing input"):
+        KEYS.marked_token(marks, NOW)
 
 
 def test_a_token_with_jti_is_named_by_nothing_else() -> None:

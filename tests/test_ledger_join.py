@@ -92,6 +92,17 @@ def test_a_merge_tells_what_it_changed(before: list[Record], batch: list[Record]
     assert ledger.merge(before + batch) == []
 
 
+def test_a_later_end_is_a_change_that_refuses_nothing_more() -> None:
+    ledger = Ledger(KEYS, leeway=0)
+    record = KEYS.subject(ISSUER, "alice", T, DAY)
+    longer, older = record._replace(end=T + 2 * DAY), record._replace(number=T - 1, end=T + 3 * DAY)
+    assert (ledger.merge([record]), ledger.generation) == ([record], 1)
+    assert (ledger.merge([longer, record]), ledger.generation) == ([longer], 1)
+    assert (ledger.merge([older]), ledger.generation) == ([older], 1)
+    assert contents(ledger) == [record._replace(end=T + 3 * DAY)]
+    assert (ledger.merge([record._replace(number=T + 1)]), ledger.generation) == ([record._replace(number=T + 1)], 2)
+
+
 @given(batches)
 def test_what_is_counted_is_there(batch: list[Record]) -> None:
     ledger = merged(batch)

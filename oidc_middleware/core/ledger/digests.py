@@ -37,7 +37,8 @@ class Marks(msgspec.Struct, frozen=True, gc=False):
     """All that the ledger asks of one verified token.
 
     `iat` is in seconds of Unix time, None when the token has none. `key_ids` are the ids of all keys in one piece;
-    `digests` has `DIGESTS` of them for each key, 0 for a session or a client that the token does not have.
+    `digests` has `DIGESTS` of them for each key, 0 for what the token does not have: a session, a client, or, where it
+    has neither `jti` nor signing input, a name of its own.
     """
 
     iat: float | None
@@ -118,10 +119,16 @@ class LedgerKeys:
 
     def token(self, issuer: str, jti: str, end: int) -> Record:
         """Return the record that revokes the token with this `jti`; for `end` see `token_end`."""
-        return Record(Kind.TOKEN, self.key_id, self._digest(Kind.TOKEN, _token(_part(issuer), jti, b"")), end, end)
+        return Record(Kind.TOKEN, self.key_id, self._digest(Kind.TOKEN, _JTI + _part(issuer) + _part(jti)), end, end)
 
     def marked_token(self, marks: Marks, end: int) -> Record:
-        """Return the record that revokes the token of these marks, `jti` or not; for `end` see `token_end`."""
+        """Return the record that revokes the token of these marks, `jti` or not; for `end` see `token_end`.
+
+        Raises:
+            ValueError: nothing names this token.
+        """
+        if not marks.digests[0]:
+            raise ValueError("a token that has neither jti nor signing input cannot be revoked by itself")
         return Record(Kind.TOKEN, self.key_id, marks.digests[0], end, end)
 
     def session(self, issuer: str, sid: str, issued_until: float, life: float) -> Record:
@@ -196,10 +203,10 @@ def _client(claims: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _token(issuer: bytes, jti: str | None, signing_input: bytes) -> bytes:
-    if jti is None:
-        return _INPUT + len(signing_input).to_bytes(8) + signing_input
-    return _JTI + issuer + _part(jti)
+def _token(issuer: bytes, jti: str | None, signing_input: bytes) -> bytes | None:
+    if jti is not None:
+        return _JTI + issuer + _part(jti)
+    return _INPUT + len(signing_input).to_bytes(8) + signing_input if signing_input else None
 
 
 def _part(text: str) -> bytes:
