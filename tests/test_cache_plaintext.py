@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +17,10 @@ from oidc_middleware.cli.demo.check import check
 from oidc_middleware.cli.demo.servers import running
 from oidc_middleware.testing import FakeIssuer
 
-from redis_kit import CLOCK, PATIENCE, RedisServer, end, until
+from monitor_kit import monitored
+from redis_kit import CLOCK, RedisServer, end
 
 pytestmark = pytest.mark.anyio
-
-MAGIC = b"the monitor sees what everybody says"
-
-
-class Monitor:
-    """Everything that clients say to a server, as `MONITOR` tells it."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.heard = b""
-        self._server = server
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(server.socket)
-        self._socket.sendall(b"MONITOR\r\n")
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while data := self._socket.recv(65_536):
-            self.heard += data
-
-    async def all(self) -> bytes:
-        """Return what was said until now."""
-        self._server.admin.echo(MAGIC)
-        await until(lambda: MAGIC in self.heard)
-        return self.heard
-
-
-@contextmanager
-def monitored(server: RedisServer) -> Iterator[Monitor]:
-    monitor = Monitor(server)
-    yield monitor
-    monitor._socket.shutdown(socket.SHUT_RDWR)
-    monitor._thread.join(PATIENCE)
-    monitor._socket.close()
 
 
 def dump(server: RedisServer) -> bytes:

@@ -15,6 +15,7 @@ from oidc_middleware.core import verify
 from oidc_middleware.errors import RevocationNotShared
 from oidc_middleware.testing import FakeIssuer
 
+from monitor_kit import monitored
 from redis_kit import RedisServer, until
 
 pytestmark = pytest.mark.anyio
@@ -261,6 +262,43 @@ async def test_a_caller_that_is_cancelled_takes_nothing_back(
         await task
     assert await status(first, token) == 401
     await refused(second, token)
+
+
+async def test_no_request_asks_the_store(node: MakeNode, redis_server: RedisServer, issuer: FakeIssuer) -> None:
+    """What is revoked is known from memory, and what is not as well: Redis hears of followers, and nothing else."""
+    first, second = node(redis_server.url), node(redis_server.url)
+    assert await status(first, issuer.token("alice")) == await status(second, issuer.token("alice")) == 200
+    await until(lambda: is_fresh(first) and is_fresh(second))
+    revoked, tokens = issuer.token("mallory"), [issuer.token(f"user-{number}") for number in range(200)]
+    await first.revoke.token(revoked)
+    await refused(second, revoked)
+    with monitored(redis_server) as monitor:
+        for token in [*tokens, *tokens, *tokens]:
+            assert await status(second, token) == 200
+            assert await status(second, revoked) == 401
+        said = {line.split(b'"')[1].upper() for line in (await monitor.all()).splitlines() if b'"' in line}
+    followers = {b"EVALSHA", b"ZREM", b"ZRANGEBYSCORE", b"XREAD", b"XRANGE", b"PING", b"INFO", b"HELLO", b"CLIENT"}
+    assert said <= {*followers, b"ECHO"}
+
+
+async def test_what_is_revoked_cannot_be_read_in_the_store(
+    node: MakeNode, redis_server: RedisServer, issuer: FakeIssuer
+) -> None:
+    """C-plaintext."""
+    token = issuer.token("mallory", client_id="the-client", claims={"sid": "the-session", "jti": "the-token"})
+    oidc = node(redis_server.url)
+    with monitored(redis_server) as monitor:
+        for kind, name in {
+            "token": token,
+            "session": "the-session",
+            "subject": "mallory",
+            "client": "the-client",
+        }.items():
+            assert await getattr(oidc.revoke, kind)(name) == "shared"
+        heard = await monitor.all()
+    assert heard.count(b"{log}:ledger") > 4
+    for word in (b"the-", b"mallory", issuer.url.encode(), *token.encode().split(b".")):
+        assert word not in heard
 
 
 async def test_it_stops_and_starts_again(cache: str, node: MakeNode, issuer: FakeIssuer) -> None:
