@@ -46,7 +46,11 @@ class Ending:
         except Exception as error:  # noqa: BLE001  a server may raise anything: its client may be gone
             logger.debug("a connection was %s, and its client could not be told: %r", self.reason, error)
         finally:
-            self._said.set()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Keep the app's task no longer."""
+        self._said.set()
 
     async def leave(self) -> None:
         """Say that the app has returned; wait until the client was told, for then the server closes the connection."""

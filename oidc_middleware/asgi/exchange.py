@@ -70,6 +70,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     async def _send_part(self, message: Message) -> None:
         track = self._find_track()
         track.task = asyncio.current_task()
+        if track.waits.is_over:
+            await _closed(message)
         await track.waits.call(self._send, message)
 
     def _find_track(self) -> Track:
@@ -125,4 +127,5 @@ def _is_event_stream(start: Message) -> bool:
 
 
 async def _closed(_: Message) -> None:
+    await asyncio.sleep(0)  # an app that tries again and again is to be cancelled, and not to hold the loop
     raise Disconnected

@@ -48,11 +48,12 @@ class Socket:
     async def send(self, message: Message) -> None:
         """Pass a message of the app on."""
         kind = message["type"]
-        if kind == "websocket.send":
-            await self.track.waits.call(self._send, message)
-        elif self.track.waits.is_over:
+        if self.track.waits.is_over:
+            await asyncio.sleep(0)  # an app that tries again and again is to be cancelled, and not to hold the loop
             if kind != "websocket.close":  # that is what happened
                 raise Disconnected
+        elif kind == "websocket.send":
+            await self.track.waits.call(self._send, message)
         elif kind == "websocket.accept":
             await self._accept(message)
         else:

@@ -158,13 +158,19 @@ class LiveConnections:
             track = connection.track
             if track is not None and self._is_to_end(connection, track, reason):
                 track.ending = Ending(reason)
-                task = asyncio.get_running_loop().create_task(connection.end(track, track.ending, self._refuse))
+                task = asyncio.get_running_loop().create_task(self._end(connection, track, track.ending))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
                 ended += 1
                 if ended == SLICE:
                     break
         return ended
+
+    async def _end(self, connection: Live, track: Track, ending: Ending) -> None:
+        try:
+            await connection.end(track, ending, self._refuse)
+        finally:
+            ending.let_go()
 
     def _is_to_end(self, connection: Live, track: Track, reason: Reason) -> bool:
         if track.ending is not None or track.digests is None:

@@ -31,7 +31,7 @@ class Waits:
         """Await `function(*arguments)`.
 
         Raises:
-            Disconnected: `end` was called, before or meanwhile.
+            Disconnected: `end` was called, before or meanwhile. Before: at once, for an app may ask without waiting.
         """
         if self.is_over:
             raise Disconnected
