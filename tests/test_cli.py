@@ -272,8 +272,9 @@ def test_doctor_looks_at_the_ledger_and_the_journal(
     assert doctor(issuer) == 3
     told = capsys.readouterr().out
     assert "FAILED  ledger     " in told
-    line = rf"^ok      journal    \d revocations? in {journal}, 1 not in the shared cache yet$"
-    assert re.search(line, told, re.MULTILINE)
+    assert re.search(
+        rf"^ok      journal    \d revocations? in {journal}, 1 not in the shared cache yet$", told, re.MULTILINE
+    )
 
 
 def test_doctor_reads_thousands_of_revocations(
