@@ -52,10 +52,11 @@ _LOG = "INSERT INTO log (number, id, previous, upto, records) VALUES (?, ?, ?, ?
 _LOGGED = "SELECT number, previous, id, records FROM log WHERE number > ? ORDER BY number LIMIT ?"
 _TRIM = (
     "DELETE FROM log WHERE number IN "
-    "(SELECT number FROM (SELECT number, upto FROM log ORDER BY number LIMIT 64) WHERE number <= ? OR upto <= ?)"
+    "(SELECT number FROM (SELECT number, upto FROM log ORDER BY number LIMIT ?) WHERE number <= ? OR upto <= ?)"
 )
 
 _SWEPT_BESIDES = 100
+_TRIMMED_BESIDES = 64
 _RECORDS_OF_AN_ENTRY = 10
 _READ_TOGETHER = 32
 _ROWS = 1000
@@ -70,30 +71,45 @@ class Writing:
         self._db = file.writer
         self._now = now
         self._kept = kept
+        self._place: tuple[Position, int] | None = None
+        self._logged = 0
+        self._swept = 0
 
     def position(self) -> Position:
         """Return where the log is now."""
-        return _end(self._db)[0]
+        return self._end()[0]
 
     def write(self, records: Sequence[tuple[bytes, Record]]) -> Position:
-        """Join records, each with its member, log those that changed something, and remove some that ended long ago."""
+        """Join records, each with its member, and log those that changed something."""
+        self._swept += len(records) + _SWEPT_BESIDES
         changed = [record for member, record in records if self._db.execute(_JOIN, (member, record.end)).rowcount]
         if changed:
             self._log(changed)
-        self._db.execute(_SWEEP, (self._now - GRACE, len(records) + _SWEPT_BESIDES))
         return self.position()
 
     def finish(self) -> None:
-        """Nothing remains to be done."""
+        """Remove some of what ended long ago, and of what is too old in the log: more than was added."""
+        if self._swept:
+            self._db.execute(_SWEEP, (self._now - GRACE, self._swept))
+        if self._logged:
+            (_, number, _), upto = self._end()
+            oldest = number - self._kept, upto - self._kept * _RECORDS_OF_AN_ENTRY
+            self._db.execute(_TRIM, (self._logged + _TRIMMED_BESIDES, *oldest))
 
     def committed(self) -> None:
         """Nothing is counted."""
 
+    def _end(self) -> tuple[Position, int]:
+        if self._place is None:
+            self._place = _end(self._db)
+        return self._place
+
     def _log(self, changed: Sequence[Record]) -> None:
-        (_, number, last_id), upto = _end(self._db)
-        number, upto = number + 1, upto + len(changed)
-        self._db.execute(_LOG, (number, os.urandom(_ID_BYTES), last_id, upto, pack(changed)))
-        self._db.execute(_TRIM, (number - self._kept, upto - self._kept * _RECORDS_OF_AN_ENTRY))
+        (epoch, number, last_id), upto = self._end()
+        number, upto, entry_id = number + 1, upto + len(changed), os.urandom(_ID_BYTES)
+        self._db.execute(_LOG, (number, entry_id, last_id, upto, pack(changed)))
+        self._place = Position(epoch, number, entry_id), upto
+        self._logged += 1
 
 
 def entries(after: Position, file: SharedFile) -> list[LogEntry]:
