@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lifecycle_kit import ask, http_scope, no_task_left, who
 
 from oidc_middleware import OIDC, OIDCMiddleware
+from oidc_middleware.clock import SystemClock
 from oidc_middleware.core import verify
 from oidc_middleware.errors import RevocationNotShared
 from oidc_middleware.testing import FakeIssuer
@@ -299,6 +301,36 @@ async def test_what_is_revoked_cannot_be_read_in_the_store(
     assert heard.count(b"{log}:ledger") > 4
     for word in (b"the-", b"mallory", issuer.url.encode(), *token.encode().split(b".")):
         assert word not in heard
+
+
+class Skewed(SystemClock):
+    """The clock of a machine that is ahead of the others by some seconds, or behind."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = lambda: time.time() + seconds
+
+
+@pytest.mark.parametrize("skew", [90.0, -90.0, 120.0, -120.0], ids=lambda skew: f"C-clock Y-skew {skew:+.0f}s")
+async def test_clocks_that_differ_take_nothing_back(
+    skew: float, cache: str, node: MakeNode, issuer: FakeIssuer
+) -> None:
+    """What a node with a wrong clock revokes holds everywhere, and what others revoke holds there."""
+    right, wrong = node(cache), node(cache, clock=Skewed(skew))
+    now = time.time()
+    lives = {"iat": now - 200, "exp": now + 200}
+    first, second = (issuer.token(name, claims={**lives, "jti": name}) for name in ("alice", "bob"))
+    for oidc in (right, wrong):
+        assert await status(oidc, first) == await status(oidc, second) == 200
+        await until(lambda oidc=oidc: is_fresh(oidc))
+    assert await wrong.revoke.token(first) == "shared"
+    assert await right.revoke.subject("bob") == "shared"
+    for oidc in (right, wrong):
+        await refused(oidc, first)
+        await refused(oidc, second)
+    late = node(cache)
+    await late.start()
+    await until(lambda: is_fresh(late))
+    assert await status(late, first) == await status(late, second) == 401
 
 
 async def test_it_stops_and_starts_again(cache: str, node: MakeNode, issuer: FakeIssuer) -> None:

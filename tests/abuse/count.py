@@ -22,10 +22,6 @@ LATER = {
     "introspection": "introspection",
     "the reverse proxy": "proxy",
     "sessions": "rp/oidf rp/extra session logout/back-channel logout/front",
-    "revocation": (
-        "C-jti-delim C-jti-missing C-bl-flood C-bl-expired C-bl-before-cache C-bl-api-other C-bl-sub C-clock "
-        "Y-failover-lost Y-evict"
-    ),
 }
 PARTS = {name: part for part, names in LATER.items() for name in names.split()}
 
