@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +277,24 @@ async def test_news_of_many_are_complete_whenever_they_are_asked_for(
     await adding
     found.update(digests(await journal.news()))
     assert found == set(range(3000))
+
+
+async def test_what_is_added_while_news_are_read_comes_the_next_time(
+    journal: SqliteJournal, other: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.load()
+    fetch = journal._worker.fetch
+
+    async def fetch_slowly(ask: Callable[[Any], Any]) -> Any:
+        page = await fetch(ask)
+        await other.add([record(2)], is_acknowledged=False)
+        return page
+
+    await other.add([record(1)], is_acknowledged=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal._worker, "fetch", fetch_slowly)
+        assert digests(await journal.news()) == [1]
+    assert digests(await journal.news()) == [2]
 
 
 async def test_news_whose_reader_was_cancelled_come_again(journal: SqliteJournal, other: SqliteJournal) -> None:

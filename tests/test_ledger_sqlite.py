@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,22 @@ async def test_who_waits_hears_at_once_of_what_is_written_through_the_same_objec
             read = await asyncio.gather(*reading)
         assert [[entry.position for entry in entries] for entries in read] == [[place]] * 3
     assert ledger._waiters == set()
+
+
+async def test_what_is_written_while_the_log_is_read_is_read_too(
+    ledger: SqliteLedger, other: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = await ledger.look()
+    fetch = ledger._worker.fetch
+
+    async def fetch_slowly(ask: Callable[[Any], Any]) -> Any:
+        found = await fetch(ask)
+        await other.write([record(1)])
+        return found
+
+    monkeypatch.setattr(ledger._worker, "fetch", fetch_slowly)
+    (entry,) = await ledger.read(place, 2 * PATIENCE)
+    assert entry.records == (record(1),)
 
 
 async def test_the_log_is_bounded_and_who_is_far_behind_sees_a_gap(path: Path) -> None:
