@@ -47,6 +47,16 @@ async def events(request: Request) -> Response:
     return StreamingResponse(forever(), media_type="text/event-stream; charset=utf-8")
 
 
+async def quiet(request: Request) -> Response:
+    """Send one event, and then none for ever."""
+
+    async def once() -> AsyncIterator[bytes]:
+        yield b"data: tick\n\n"
+        await asyncio.Event().wait()
+
+    return StreamingResponse(once(), media_type="text/event-stream")
+
+
 async def download(request: Request) -> Response:
     """Send a part every 20 ms for ever, or until the length that was said."""
     length = request.query_params.get("length")
@@ -197,6 +207,7 @@ guarded = Starlette(
     routes=[
         Route("/hello", hello),
         Route("/events", events),
+        Route("/quiet", quiet),
         Route("/download", download),
         Route("/file", file),
         Route("/wait", wait),
@@ -220,14 +231,21 @@ guarded = Starlette(
 async def control(scope: Scope, receive: Receive, send: Send) -> None:
     """Revoke a subject, let its late socket be accepted, or tell what is going on."""
     _, _, action, subject = scope["path"].split("/")
+    receipt = None
     if action == "revoke":
-        await oidc.revoke.subject(subject)
+        receipt = await oidc.revoke.subject(subject)
     elif action == "accept":
         held[subject].set()
     elif action == "accept-and-revoke":
         held[subject].set()
         await oidc.revoke.subject(subject)
-    told = {"seen": seen[subject], "live": door.live.stats(), "tasks": len(asyncio.all_tasks())}
+    told = {
+        "receipt": receipt,
+        "ready": oidc.ready,
+        "seen": seen[subject],
+        "live": door.live.stats(),
+        "tasks": len(asyncio.all_tasks()),
+    }
     await JSONResponse(told)(scope, receive, send)
 
 

@@ -31,10 +31,11 @@ if find_spec("httptools"):  # uvicorn's other parser reads request lines differe
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its name and where it listens."""
+    """A running server: its name, where it listens, and its process."""
 
     name: str
     port: int
+    pid: int
 
     @property
     def url(self) -> str:
@@ -77,7 +78,7 @@ def running(name: str, issuer_url: str, log: Path, app: str = "served_app:app") 
         )
     try:
         wait_until_listening(process, port, log)
-        yield Server(name, port)
+        yield Server(name, port, process.pid)
     finally:
         end(process)
 
