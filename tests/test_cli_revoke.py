@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -57,9 +58,9 @@ def environment(
 def say(environment: None, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run the command in this process."""
 
-    def run(*words: str) -> Said:
+    def run(*words: str, command: str = "revoke") -> Said:
         capsys.readouterr()
-        code = main(["revoke", *words])
+        code = main([command, *words])
         return Said(code, *capsys.readouterr())
 
     return run
@@ -349,3 +350,44 @@ def test_usage_errors(words: list[str], say: Say, redis_server: RedisServer) -> 
     assert (said.code, said.out) == (2, "")
     assert "oidc-middleware" in said.err
     assert redis_server.admin.zcount("oidc:{log}:ledger", 0, "+inf") == 0
+
+
+# -------------------------------------------------------------------------------------------------- and explain sees it
+
+
+async def test_explain_says_that_a_token_is_revoked(
+    say: Say,
+    served_issuer: FakeIssuer,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the door would: whether it is in the cache, or in the journal alone."""
+    tokens = [served_issuer.token(name) for name in ("alice", "bob", "carol")]
+
+    async def explained(token: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(token.encode())))
+        said = await asyncio.to_thread(say, "-", command="explain")
+        return said.code, said.out
+
+    code, out = await explained(tokens[0])
+    assert code == 0
+    assert "\nok      revocation          none among 0\n" in out
+    await later(say, "--sub", "alice")
+    code, out = await explained(tokens[0])
+    assert code == 1
+    assert "\nFAILED  revocation          among 1\n" in out
+    assert re.search(
+        r"\nrefused: revoked: everything of this subject .* \(the client sees 401, error invalid_token\)", out
+    )
+    assert "please report" not in out
+    assert (await explained(tokens[1]))[0] == 0
+    redis_server.kill()
+    await later(say, "--sub", "bob")
+    code, out = await explained(tokens[1])
+    assert (code, "please report" in out) == (1, False)
+    for on_stale, then in (("allow", "accepts it all the same"), ("deny", "refuses it with 503")):
+        monkeypatch.setenv("OIDC_ON_STALE", on_stale)
+        code, out = await explained(tokens[2])
+        assert (code, "please report" in out) == (0, False)
+        assert "\nnote: what is revoked cannot be read (" in out
+        assert out.endswith(f"so it may be; a node that cannot read it either {then}\n")

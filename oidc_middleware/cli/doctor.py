@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from pathlib import Path
 
 from oidc_middleware.cache import TYPES, HybridBackend
 from oidc_middleware.cache.backend import Health
-from oidc_middleware.cache.ledger import LedgerStore
+from oidc_middleware.cli.ledger import read_journal, read_store
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, printable, shown
 from oidc_middleware.core.keys import Key
-from oidc_middleware.core.ledger.ledger import Ledger
 from oidc_middleware.errors import BackendUnavailable, OIDCError
 from oidc_middleware.provider import Provider
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.cache import without_credentials
-from oidc_middleware.settings.journal import journal_path
 from oidc_middleware.wiring import OIDC
-from oidc_middleware.wiring.store import ledger_keys, open_journal, open_ledger
 
 WELL = 0
 UNREACHABLE = 3
@@ -65,19 +61,16 @@ async def _examine_cache(oidc: OIDC) -> bool:
 
 async def _examine_ledger(oidc: OIDC) -> bool:
     """Print how many revocations there are; tell whether they can be read, understood and added to."""
-    store = open_ledger(oidc.settings, oidc.clock)
-    if store is None:
-        _print("", "ledger", "a revocation reaches no other process")
-        return True
-    ledger = Ledger(ledger_keys(oidc.settings), leeway=oidc.settings.leeway)
     begun = oidc.clock.monotonic()
     try:
-        await _read(store, ledger)
+        is_shared = await read_store(oidc)
     except BackendUnavailable as error:
         _print("FAILED", "ledger", printable(error.detail))
         return False
-    finally:
-        await store.aclose()
+    if not is_shared:
+        _print("", "ledger", "a revocation reaches no other process")
+        return True
+    ledger = oidc.mirror.ledger
     _print("ok", "ledger", f"{_counted(len(ledger))}, read in {oidc.clock.monotonic() - begun:.2f} s")
     unknown = sorted(key_id.hex() for key_id in ledger.unknown_key_ids)
     if unknown:
@@ -86,47 +79,20 @@ async def _examine_ledger(oidc: OIDC) -> bool:
     return not unknown
 
 
-async def _read(store: LedgerStore, ledger: Ledger) -> None:
-    """Read everything that a store has.
-
-    Raises:
-        BackendUnavailable: it does not answer, or would take no write.
-    """
-    await store.look()
-    cursor = None
-    while cursor != b"":
-        page = await store.scan(cursor or b"")
-        ledger.merge(page.records)
-        cursor = page.cursor
-
-
 async def _examine_journal(oidc: OIDC) -> bool:
     """Print what the journal of this host holds; tell whether it can be written, if it is there."""
-    settings = oidc.settings
-    path = journal_path(settings.journal, settings.cache, settings.namespace)
-    if path is None:
+    journal = await read_journal(oidc)
+    if journal is None:
         return True
-    journal = open_journal(settings, oidc.clock)
-    if journal is None or not _exists(path):  # made now, it would belong to whoever runs this
-        _print("", "journal", f"{printable(path)} is not there yet")
-        return True
-    try:
-        noted = await journal.load()
-        problem = journal.problem
-    except BackendUnavailable as error:
-        noted, problem = (), journal.problem or error.detail
-    finally:
-        await journal.aclose()
-    if problem is not None:
-        _print("FAILED", "journal", printable(problem))
-        return False
-    waiting = sum(not each.is_acknowledged for each in noted)
-    _print("ok", "journal", f"{_counted(len(noted))} in {printable(path)}, {waiting} not in the shared cache yet")
-    return True
-
-
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+    path = printable(journal.path)
+    if journal.problem is not None:
+        _print("FAILED", "journal", printable(journal.problem))
+    elif not journal.is_there:
+        _print("", "journal", f"{path} is not there yet")
+    else:
+        waiting = sum(not each.is_acknowledged for each in journal.noted)
+        _print("ok", "journal", f"{_counted(len(journal.noted))} in {path}, {waiting} not in the shared cache yet")
+    return journal.problem is None
 
 
 def _counted(number: int) -> str:

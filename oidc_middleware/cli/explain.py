@@ -10,10 +10,11 @@ from http import HTTPStatus
 from oidc_middleware.auth.known import Known
 from oidc_middleware.cli import tokens
 from oidc_middleware.cli.hints import hints
+from oidc_middleware.cli.ledger import read_journal, read_store
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import distance, keep_log_of_issuers_quiet, listed, moment, printable, shown
 from oidc_middleware.cli.walk import Step, walk
-from oidc_middleware.errors import ClaimError, OIDCError
+from oidc_middleware.errors import BackendUnavailable, ClaimError, OIDCError, Revoked
 from oidc_middleware.wiring import OIDC
 
 ACCEPTED = 0
@@ -34,7 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         data = os.fsencode(arguments.token)
     token = tokens.bare(data)
     keep_log_of_issuers_quiet()
-    return asyncio.run(explain(token, oidc))
+    return asyncio.run(_explain_and_close(token, oidc))
+
+
+async def _explain_and_close(token: bytes, oidc: OIDC) -> int:
+    try:
+        return await explain(token, oidc)
+    finally:
+        await oidc.caches.close()
 
 
 async def explain(token: bytes, oidc: OIDC) -> int:
@@ -43,20 +51,47 @@ async def explain(token: bytes, oidc: OIDC) -> int:
     walked = await walk(token, oidc.issuers, now)
     for step in walked.steps:
         print(_line(step))
+    is_shared, problem = await _read_ledger(oidc) if walked.error is None else (False, None)
     try:
         verdict: Known | OIDCError = await oidc.authenticator.authenticate(b"Bearer " + token)
     except OIDCError as error:
         verdict = error
+    expected = walked.error
+    if expected is None and (is_shared or isinstance(verdict, Revoked)):
+        revocation = _revocation(verdict, oidc)
+        expected = revocation.error
+        print(_line(revocation))
     print()
     if isinstance(verdict, Known):
         _print_accepted(verdict, now)
-        _print_disagreement(walked.error is None)
+        _print_disagreement(expected is None)
+        if problem is not None:
+            print(f"note: {problem}")
         return ACCEPTED
     print(_refused(verdict))
-    _print_disagreement(str(walked.error) == str(verdict))
+    _print_disagreement(str(expected) == str(verdict))
     for hint in hints(token, walked.token, walked.expected):
         print(f"hint: {hint}")
     return UNREACHABLE if verdict.status == HTTPStatus.SERVICE_UNAVAILABLE else REFUSED
+
+
+async def _read_ledger(oidc: OIDC) -> tuple[bool, str | None]:
+    """Read what is revoked; return whether all of it was, and otherwise what that means for an accepted token."""
+    await read_journal(oidc)
+    try:
+        return await read_store(oidc), None
+    except BackendUnavailable as error:
+        then = "refuses it with 503" if oidc.settings.on_stale == "deny" else "accepts it all the same"
+        why = printable(error.detail)
+        return False, f"what is revoked cannot be read ({why}), so it may be; a node that cannot read it either {then}"
+
+
+def _revocation(verdict: Known | OIDCError, oidc: OIDC) -> Step:
+    """Return the last check, which is the ledger's."""
+    number = len(oidc.mirror.ledger)
+    if isinstance(verdict, Revoked):
+        return Step("revocation", f"among {number}", "none of its token, session, subject and client", verdict)
+    return Step("revocation", f"none among {number}")
 
 
 def _line(step: Step) -> str:

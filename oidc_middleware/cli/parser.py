@@ -74,7 +74,7 @@ def _add_explain(add: _Add) -> None:
     )
     token = explain.add_mutually_exclusive_group(required=True)
     token.add_argument("token", nargs="?", metavar="TOKEN", help="the token; -: read it from standard input")
-    token.add_argument("--token-file", metavar="FILE", help="read the token from this file")
+    token.add_argument("--token-file", metavar="FILE", help="read the token from this file; -: standard input")
     options.add_to(explain)
 
 
