@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -252,6 +254,24 @@ async def test_what_nothing_keeps_is_not_revoked(
         assert said.out.startswith(f"local: neither the shared cache nor a journal {why}")
         assert said.out.endswith("nothing is revoked: try again\n")
         assert said.err == ""
+
+
+async def test_ctrl_c_while_the_cache_keeps_it_waiting(environment: None, redis_server: RedisServer) -> None:
+    """It says nothing, for nobody knows."""
+    redis_server.stop()
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from oidc_middleware.cache.redis import ledger; from functools import partial;"
+        f"ledger.RedisLedger = partial(ledger.RedisLedger, budget={PATIENCE});"
+        "from oidc_middleware.cli import main; sys.exit(main())"
+    )
+    words = [sys.executable, "-c", code, "revoke", "--sub", "alice"]
+    process = await asyncio.create_subprocess_exec(*words, stdout=-1, stderr=-1)
+    journal = Path(os.environ["OIDC_JOURNAL"])
+    await until(journal.exists)
+    process.send_signal(signal.SIGINT)
+    assert await process.communicate() == (b"", b"")
+    assert process.returncode == 130
 
 
 async def test_a_cache_that_takes_no_writes(say: Say, redis_server: RedisServer) -> None:

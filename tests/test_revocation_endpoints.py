@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
 from collections.abc import Sequence
@@ -348,6 +349,42 @@ ONE_OF = "Name exactly one of token, jti, sid, sub, client_id."
 async def test_what_says_nothing_clear_is_refused(body: object, said: str, door: Door, admin: str) -> None:
     assert said in problem(await order(door, admin, body))
     assert entries(door) == 0
+
+
+MEMBERS = ("token", "jti", "sid", "sub", "client_id", "issuer", "expires_at", "issued_before", "require", "other")
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=0, max_value=2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from([ISSUER, "shared", "local", 10**400, -(10**400)]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.dictionaries(st.sampled_from(MEMBERS), VALUES, max_size=4))
+async def test_any_order_is_carried_out_or_changes_nothing(body: dict[str, Any], door: Door, admin: str) -> None:
+    before = list(door.oidc.revocations.export())
+    answer = await order(door, admin, body)
+    assert answer.status in {200, 400, 503}
+    if answer.status == 400:
+        assert problem(answer)
+        assert list(door.oidc.revocations.export()) == before
+    elif answer.status == 503:
+        assert body["require"] in {"shared", "journaled"}
+    else:
+        assert json.loads(answer.body) == {"receipt": "local"}
+
+
+async def test_one_token_many_times_at_once(door: Door, signer: Signer) -> None:
+    token = signer.token()
+    answers = await asyncio.gather(*(revoke(door, token) for _ in range(200)))
+    assert {answer.status for answer in answers} == {200}
+    assert entries(door) == 1
 
 
 async def test_a_token_that_is_refused_revokes_nothing_and_an_administrator_hears_why(
