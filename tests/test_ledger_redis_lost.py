@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from oidc_middleware.core.ledger.records import LogEntry, Position, pack
 
 from ledger_redis_kit import LEDGER, LOG, OpenLedger, place_in
 from ledger_store_contract import HOUR, contents, follows, logged, token
-from redis_kit import RedisServer, programs
+from redis_kit import PATIENCE, RedisServer, programs, until
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +94,21 @@ class TestLoss:
         for place in (begin, first):
             assert [entry.position for entry in await ledger.read(place, 0)] == [third]
             assert not follows(await ledger.read(place, 0), place)
+
+    @pytest.mark.parametrize("lost", [(LOG,), (LEDGER,), (LEDGER, LOG)], ids=["log", "ledger", "both"])
+    async def test_whoever_waits_meanwhile_is_woken_by_the_next_write(
+        self, any_server: RedisServer, open_ledger: OpenLedger, lost: tuple[str, ...], now: int
+    ) -> None:
+        """So a loss is noticed as soon as somebody revokes, and not at the next look alone."""
+        ledger, admin = open_ledger(any_server.url), any_server.admin
+        place = await ledger.write([token(1, now + HOUR)])
+        reading = asyncio.create_task(ledger.read(place, PATIENCE))
+        await until(lambda: admin.info("clients")["blocked_clients"] == 1)
+        admin.delete(*lost)
+        written = await ledger.write([token(2, now + HOUR)])
+        entries = await reading
+        assert [entry.position for entry in entries] == [written]
+        assert follows(entries, place) is (lost == (LOG,))
 
     async def test_a_trimmed_stream(self, any_server: RedisServer, open_ledger: OpenLedger, now: int) -> None:
         ledger = open_ledger(any_server.url)
