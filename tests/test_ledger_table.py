@@ -109,6 +109,18 @@ def test_digests_that_were_chosen(step: int, in_shards: Table) -> None:
     assert in_shards.page(0, 1) == []
 
 
+@pytest.mark.parametrize("ended", range(3))
+@pytest.mark.parametrize("at_most", [1, 2, 3])
+def test_what_lies_beside_what_is_swept_is_found(ended: int, at_most: int, in_shards: Table) -> None:
+    """Three in one cell of the map, of which one goes, however far each sweep looks."""
+    for digest in range(3):
+        in_shards.join(digest, 0, 1 if digest == ended else 2)
+    start = 0
+    while start <= LAST_DIGEST:
+        start, _ = in_shards.sweep(start, at_most, 2)
+    assert [in_shards.get(digest) is None for digest in range(3)] == [digest == ended for digest in range(3)]
+
+
 def test_what_is_swept_leaves_no_room_behind(in_shards: Table) -> None:
     """As often as it is filled and swept, a table grows no larger than what it holds: there are no tombstones."""
     for turn in range(20):
