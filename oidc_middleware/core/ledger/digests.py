@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -89,14 +89,10 @@ class LedgerKeys:
             None if subject is None else issuer + _part(subject),
             None if client is None else issuer + _part(client),
         )
-        digests = tuple(
-            [
-                0 if part is None else _digest(begun, part)
-                for hashes in self._hashes
-                for begun, part in zip(hashes, parts, strict=False)
-            ]
-        )
-        return Marks(claims.get("iat"), self.joined_ids, digests)
+        digests: list[int] = []
+        for begun in self._hashes:
+            digests += _digests(begun, parts)
+        return Marks(claims.get("iat"), self.joined_ids, tuple(digests))
 
     def unpack(self, data: bytes) -> Marks:
         """Return the marks that `Marks.pack` wrote.
@@ -151,7 +147,8 @@ class LedgerKeys:
         """Return what a type of cache entries is called in records of `Kind.CLEAR`, by key id."""
         part = _part(type_name)
         return {
-            key_id: _digest(hashes[Kind.CLEAR - 1], part) for key_id, hashes in zip(self.ids, self._hashes, strict=True)
+            key_id: _digests(begun[Kind.CLEAR - 1 :], (part,))[0]
+            for key_id, begun in zip(self.ids, self._hashes, strict=True)
         }
 
     def _cut_off(self, kind: Kind, parts: bytes, until: float, life: float) -> Record:
@@ -160,7 +157,7 @@ class LedgerKeys:
 
     def _digest(self, kind: Kind, parts: bytes) -> int:
         """Return the digest under the key that writes."""
-        return _digest(self._hashes[0][kind - 1], parts)
+        return _digests(self._hashes[0][kind - 1 :], (parts,))[0]
 
 
 def token_end(expires_at: float | None, now: float, longest: float) -> int:
@@ -189,11 +186,17 @@ def _begun(key: bytes, kind: Kind) -> blake2b:
     return blake2b(_part(kind.name.lower()), key=key, digest_size=8)
 
 
-def _digest(begun: blake2b, parts: bytes) -> int:
-    """Return a digest, which is never 0: that stands for none."""
-    keyed = begun.copy()
-    keyed.update(parts)
-    return int.from_bytes(keyed.digest()) or 1
+def _digests(begun: Iterable[blake2b], things: Iterable[bytes | None]) -> list[int]:
+    """Return the digest of each thing by its own hash: 0 for None, and for nothing else."""
+    digests = []
+    for keyed, parts in zip(begun, things, strict=False):
+        if parts is None:
+            digests.append(0)
+        else:
+            hash_ = keyed.copy()
+            hash_.update(parts)
+            digests.append(int.from_bytes(hash_.digest()) or 1)
+    return digests
 
 
 def _client(claims: Mapping[str, Any]) -> str | None:
