@@ -43,17 +43,18 @@ async def test_the_demo_shows_nothing(redis_server: RedisServer, capsys: pytest.
     with monitored(redis_server) as monitor:
         async with running(0, 0, redis_server.url) as demo:
             assert await check(demo)
+            dumped = dump(redis_server)
+            names = redis_server.admin.keys("oidc-*:*")
         heard = await monitor.all()
-    dumped = dump(redis_server)
-    names = redis_server.admin.keys("oidc:*")
+    assert redis_server.admin.dbsize() == 0
     assert {name.split(b":")[1] for name in names} >= {b"metadata", b"jwk"}
-    hidden = [b"alice", b"bob", b"orders", b"eyJ", b"jwks_uri", demo.issuer.encode(), demo.api.encode()]
-    hidden += words_of(demo.token)
+    hidden = [b"alice", b"bob", b"carol", b"orders", b"eyJ", b"jwks_uri", demo.issuer.encode(), demo.api.encode()]
+    hidden += words_of(demo.token) + words_of(demo.spare)
     for word in hidden:
         assert word not in heard, word
         assert word not in dumped, word
-    assert heard.count(b"oidc:") > 2
-    assert dumped.count(b"oidc:") >= 2
+    assert heard.count(b"oidc-") > 2
+    assert dumped.count(b"oidc-") >= 2
     assert "went as they must" in capsys.readouterr().out
 
 

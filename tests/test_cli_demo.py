@@ -17,13 +17,15 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from oidc_middleware import OIDC
 from oidc_middleware.cli import main
 from oidc_middleware.cli.demo.check import check
 from oidc_middleware.cli.demo.lines import LINES
 from oidc_middleware.cli.demo.servers import _listen, running
+from oidc_middleware.testing import FakeIssuer
 from oidc_middleware.testing.server import bind
 
-from redis_kit import RedisServer
+from redis_kit import RedisServer, until
 
 # Whoever runs the tests in the background may have told them, and what they start, to ignore Ctrl-C.
 CODE = """
@@ -68,7 +70,53 @@ def test_check_over_a_shared_cache(cache: str, redis_server: RedisServer, tmp_pa
     result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith(f"\n{len(LINES) + 1} of {len(LINES) + 1} went as they must\n")
-    assert redis_server.admin.dbsize() > 0 if cache == "redis" else (tmp_path / "cache.sqlite").stat().st_size > 0
+    assert '{"receipt":"shared"}' in result.stdout
+    assert redis_server.admin.dbsize() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["cache.sqlite", "cache.sqlite-ledger"])
+def test_a_file_that_is_there_is_left_to_whom_it_belongs(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"theirs")
+    command = [*COMMAND, "--check", "--cache", f"sqlite:///{tmp_path}/cache.sqlite"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Name a new one" in result.stderr
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"theirs")]
+
+
+@pytest.mark.anyio
+async def test_services_on_the_same_redis_stay_fresh(
+    redis_server: RedisServer, fake_issuer: FakeIssuer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the demo revokes is under a secret that they do not know."""
+    service = OIDC(
+        issuer=fake_issuer.url,
+        audience=fake_issuer.audience,
+        transport=fake_issuer.transport(),
+        cache=redis_server.url,
+        secret="s" * 32,
+        journal=None,
+    )
+    async with service:
+        await until(lambda: not service.stats()["revocations"]["stale"])
+        async with running(0, 0, redis_server.url) as demo:
+            assert await check(demo)
+            assert redis_server.admin.keys("oidc-*:{log}:ledger")
+        facts = service.stats()["revocations"]
+        assert (facts["entries"], facts["unknown_secrets"], facts["stale"]) == (0, [], False)
+    assert redis_server.admin.keys("oidc-*") == []
+    assert "went as they must" in capsys.readouterr().out
+
+
+@pytest.mark.anyio
+async def test_a_redis_that_dies_meanwhile_does_not_keep_it(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(0, 0, redis_server.url) as demo:
+        redis_server.kill()
+        assert await check(demo)
+    assert '{"receipt":"journaled"}' in capsys.readouterr().out
 
 
 def test_a_cache_that_is_none() -> None:
@@ -196,8 +244,8 @@ async def test_a_line_that_goes_wrong_is_told(capsys: pytest.CaptureFixture[str]
         assert await check(replace(demo, token="no token")) is False
     said = capsys.readouterr().out
     failed = [line.split(None, 2)[1] for line in said.splitlines() if line.startswith("FAILED")]
-    assert failed == ["400", "400", "400"]
-    assert said.endswith("\n5 of 8 went as they must\n")
+    assert failed == ["400"] * 4
+    assert said.endswith("\n10 of 14 went as they must\n")
 
 
 @pytest.mark.anyio
@@ -205,7 +253,7 @@ async def test_an_api_that_is_gone_is_told(capsys: pytest.CaptureFixture[str]) -
     async with running(0, 0) as demo:
         pass
     assert await check(demo) is False
-    assert capsys.readouterr().out.endswith("\n0 of 8 went as they must\n")
+    assert capsys.readouterr().out.endswith("\n0 of 14 went as they must\n")
 
 
 # Signing in

@@ -59,7 +59,7 @@ def _add_demo(add: _Add) -> None:
         "--cache",
         default="memory://",
         metavar="URL",
-        help="cache of the API: sqlite:///path or redis://host (memory://)",
+        help="cache of the API: sqlite:///path of a new file, or redis://host (memory://)",
     )
     demo.add_argument("--check", action="store_true", help="try the lines, tell how each went, and exit with 0 or 1")
 

@@ -4,6 +4,7 @@
 app        the API: what a user of this package writes
 login      the one part of a client that the demo needs: signing in for a token
 servers    both of them, listening
+place      what it has in a shared cache: apart, and gone in the end
 lines      the requests to try: as curl lines, and as what has to come back
 check      the same requests, made by the command itself
 ```
@@ -19,6 +20,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 
 from oidc_middleware.errors import ConfigError
@@ -30,9 +32,11 @@ The issuer:  {issuer}
 The API:     {api}, behind OIDCMiddleware
 Its cache:   {cache}
 
-Try it in another terminal. The token is good for an hour.
+Try it in another terminal, from top to bottom: some lines revoke. The tokens are good for an hour.
 
 TOKEN={token}
+SPARE={spare}
+ADMIN={admin}
 
 {lines}
 # Why a token is accepted or refused
@@ -68,9 +72,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     async with running(arguments.port, arguments.issuer_port, arguments.cache) as demo:
         lines = "\n".join(f"# {line.title}: {line.status}\n{line.curl(demo.api)}\n" for line in LINES)
         cache = without_credentials(arguments.cache)
-        guide = _GUIDE.format(
-            issuer=demo.issuer, api=demo.api, cache=cache, token=demo.token, lines=lines, login=demo.login
-        )
+        guide = _GUIDE.format(**asdict(demo), cache=cache, lines=lines)
         print(guide, flush=True)
         number = await stopped_by
         print("\nStopping.", flush=True)

@@ -12,7 +12,11 @@ from starlette.websockets import WebSocket
 
 from oidc_middleware import OIDCMiddleware, Principal, Rule
 from oidc_middleware.cli.demo.login import Login
+from oidc_middleware.cli.demo.place import Place
 from oidc_middleware.cli.terminal import listed, shown
+
+ADMIN_SCOPE = "revocations"
+"""What an administrator's token has."""
 
 _log = logging.getLogger("oidc_middleware.demo")
 
@@ -38,8 +42,8 @@ async def feed(websocket: WebSocket) -> None:
     await websocket.close()
 
 
-def build(issuer: str, audience: str, login: Login, cache: str, secret: str) -> Starlette:
-    """Return the app; it accepts tokens that `issuer` made for `audience`, and caches where `cache` says."""
+def build(issuer: str, audience: str, login: Login, place: Place) -> Starlette:
+    """Return the app; it accepts tokens that `issuer` made for `audience`, and keeps what it keeps at `place`."""
     app = Starlette(
         routes=[
             Route("/health", health),
@@ -52,10 +56,14 @@ def build(issuer: str, audience: str, login: Login, cache: str, secret: str) -> 
         OIDCMiddleware,
         issuer=issuer,
         audience=audience,
-        cache=cache,
-        secret=secret,
+        cache=place.cache,
+        secret=place.secret,
+        namespace=place.namespace,
+        journal=place.journal,
         public=["/health", "/callback"],
         rules=[Rule("/orders", methods=["POST"], scopes=["orders:write"])],
+        revoke_endpoint=True,
+        admin_scope=ADMIN_SCOPE,
     )
     return app
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from oidc_middleware.cli.demo.lines import LINES, TOKEN, Line
+from oidc_middleware.cli.demo.lines import ADMIN, LINES, SPARE, TOKEN, Line
 from oidc_middleware.cli.demo.servers import Demo
 from oidc_middleware.cli.terminal import printable
 
@@ -41,13 +41,20 @@ async def check(demo: Demo) -> bool:
 
 
 async def _try(line: Line, demo: Demo, client: httpx2.AsyncClient) -> bool:
-    headers = {"Authorization": f"Bearer {line.token}".replace(TOKEN, demo.token)} if line.token else {}
-    asked = _greeting(demo.api, line.path, headers) if line.websocket else _http(client, line, demo.api, headers)
+    headers = {"Authorization": f"Bearer {_filled(line.token, demo)}"} if line.token else {}
+    asked = _greeting(demo.api, line.path, headers) if line.websocket else _http(client, line, demo, headers)
     return await _tell(line.title, line.curl(demo.api), asked, line.status, line.shows)
 
 
-async def _http(client: httpx2.AsyncClient, line: Line, api: str, headers: dict[str, str]) -> Answer:
-    answer = await client.request(line.method, api + line.path, headers=headers)
+def _filled(text: str, demo: Demo) -> str:
+    """Put the tokens where a shell would put them."""
+    return text.replace(TOKEN, demo.token).replace(SPARE, demo.spare).replace(ADMIN, demo.admin)
+
+
+async def _http(client: httpx2.AsyncClient, line: Line, demo: Demo, headers: dict[str, str]) -> Answer:
+    headers = headers | line.content_type
+    body = _filled(line.form or line.json, demo)
+    answer = await client.request(line.method, demo.api + line.path, headers=headers, content=body)
     return Answer(answer.status_code, answer.headers.get("WWW-Authenticate", answer.text))
 
 
