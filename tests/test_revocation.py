@@ -119,6 +119,13 @@ async def test_any_end_is_bounded(expires_at: float | None, door: Door) -> None:
         assert 0 <= entry.end <= latest + 1
 
 
+async def test_what_is_accepted_only_later_is_refused_until_its_end(door: Door) -> None:
+    """An end that was named is not shortened: a token without iat, or with nbf, may begin to be accepted much later."""
+    end = NOW + 10 * door.oidc.settings.max_token_life
+    await door.oidc.revoke.token(jti="one", expires_at=end)
+    assert [entry.end for entry in door.oidc.revocations.list().revocations] == [end]
+
+
 @pytest.mark.parametrize(
     "jti", ["*", "?[a", "a\nb\0c", "j" * 1_000_000, "🔑", "\ud800"], ids=lambda jti: f"C-jti-glob-{jti[:2]!r}"
 )

@@ -34,8 +34,8 @@ class Socket:
     __slots__ = ("_accepted", "_is_connected", "_receive", "_send", "_state", "known", "scope", "track")
 
     def __init__(self, known: Known, scope: Scope, receive: Receive, send: Send) -> None:
-        self.known = known
-        self.scope = scope
+        self.known: Known = known
+        self.scope: Scope = scope
         self.track: Track = Track()
         self.track.task = asyncio.current_task()
         self.track.expires = True

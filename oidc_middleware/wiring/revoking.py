@@ -33,8 +33,8 @@ class Revoking:
     ) -> None:
         keys = ledger_keys(settings)
         ledger = Ledger(keys, leeway=settings.leeway)
-        self.standing = Standing(ledger, settings.on_stale)
-        self.keeper = Keeper(
+        self.standing: Standing = Standing(ledger, settings.on_stale)
+        self.keeper: Keeper = Keeper(
             ledger,
             generation,
             self.standing,
@@ -46,7 +46,9 @@ class Revoking:
             begin=begin,
         )
         issuers = [issuer.issuer for issuer in settings.trusted]
-        self.names = Names(keys, issuers, leeway=settings.leeway, max_token_life=settings.max_token_life, clock=clock)
+        self.names: Names = Names(
+            keys, issuers, leeway=settings.leeway, max_token_life=settings.max_token_life, clock=clock
+        )
 
 
 def warn_of_several_workers(settings: Settings) -> None:

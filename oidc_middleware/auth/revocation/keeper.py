@@ -49,7 +49,7 @@ class Keeper:
         begin: Callable[[], Awaitable[None]],
     ) -> None:
         self.ledger = ledger
-        self.mirror = Mirror(ledger, generation)
+        self.mirror: Mirror = Mirror(ledger, generation)
         self._generation = generation
         self._standing = standing
         self._journal = journal

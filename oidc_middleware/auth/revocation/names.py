@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.ledger.digests import LedgerKeys, Marks, token_end
+from oidc_middleware.core.ledger.records import LARGEST_NUMBER
 from oidc_middleware.core.principal import Principal
 
 
@@ -44,15 +45,23 @@ class Names:
         """Return what the ledger knows a principal's token by."""
         return self.keys.marks(principal.claims, principal.token.encode().rpartition(b".")[0])
 
-    def token_end(self, expires_at: float | None) -> int:
-        """Return until when a token may be accepted somewhere, in whole Unix seconds.
+    def token_end(self, expires_at: float) -> int:
+        """Return until when a verified token may be accepted somewhere, in whole Unix seconds."""
+        return token_end(expires_at, self._now(), self._longest)
+
+    def named_end(self, expires_at: float | None) -> int:
+        """Return until when a token that nobody has verified may be accepted, in whole Unix seconds.
+
+        What it is said to expire at is not shortened: a token may not be valid yet, and be accepted only later.
 
         Raises:
             ValueError: it is no time.
         """
         if expires_at != expires_at:  # noqa: PLR0124  no number, which no comparison would find
             raise ValueError("expires_at is a Unix time in seconds")
-        return token_end(expires_at, self._now(), self._longest)
+        if expires_at is None or expires_at > LARGEST_NUMBER:
+            return token_end(None, self._now(), self._longest)
+        return token_end(expires_at, self._now(), LARGEST_NUMBER)
 
     def issued_until(self, issued_before: float | None) -> float:
         """Return the time of a cut-off: now, if none is named.

@@ -44,7 +44,7 @@ class Revoke:
         if (token is None) == (jti is None):
             raise ValueError("name the token: pass it, its principal, or jti= with issuer= and expires_at=")
         if token is None:
-            end = self._names.token_end(expires_at)
+            end = self._names.named_end(expires_at)
             record = self._names.keys.token(self._names.issuer(issuer), _text("jti", jti), end)
         elif issuer is not None or expires_at is not None:
             raise ValueError("issuer and expires_at belong to jti: a token says both itself")

@@ -29,7 +29,7 @@ class Line:
     __slots__ = ("_ahead", "_passed", "farthest", "position")
 
     def __init__(self, start: Position) -> None:
-        self.position = start
+        self.position: Position = start
         """Up to where all entries were applied."""
         self.farthest: int = start.number
         """The largest number that the store is known to have had."""

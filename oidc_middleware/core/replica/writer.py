@@ -37,7 +37,7 @@ class Writer:
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
-        self.outlook = Outlook(random)
+        self.outlook: Outlook = Outlook(random)
         self.unacknowledged: OrderedDict[Thing, Record] = OrderedDict()
         self._waiting: deque[Revoked] = deque()
         self._on_wire: Batch | None = None

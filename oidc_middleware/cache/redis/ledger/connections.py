@@ -19,7 +19,10 @@ class Connections:
 
     def __init__(self, number: int, route: Route, key: bytes, budget: float) -> None:
         self.loop: AbstractEventLoop = get_running_loop()
-        self.writing, self.asking, self.reading = self._links = [route.link_of(key, budget) for _ in range(3)]
+        self.writing: Link = route.link_of(key, budget)
+        self.asking: Link = route.link_of(key, budget)
+        self.reading: Link = route.link_of(key, budget)
+        self._links = (self.writing, self.asking, self.reading)
         self._number = number
         self._route = route
 
