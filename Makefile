@@ -64,9 +64,10 @@ conformance: $(READY)  ## Run the suite against certified OpenID providers (Node
 	@$(BIN)/python -m pytest tests/conformance $(ARGS)
 
 .PHONY: soak
-soak: $(READY)  ## Let three processes share a Redis that fails in every way, for five minutes (ARGS="--seconds 60 --seed 7").
+soak: $(READY)  ## Let three processes share a Redis that fails in every way, and revoke meanwhile (ARGS="--seconds 60 --seed 7").
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
 	@$(BIN)/python -m pytest tests/soak
+	@$(BIN)/python tests/soak/revocations.py $(ARGS)
 
 .PHONY: bench
 bench: $(READY)  ## Measure, side by side with the peers, and print tables of ratios.
