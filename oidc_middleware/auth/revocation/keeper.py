@@ -136,8 +136,10 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        rest = list(self._tickets)
         await self._lanes.stop()
-        self._resolve_rest()
+        for ticket in rest:  # nobody but this process knows what they revoked
+            self._give(events.Receipt(ticket, "local"))
 
     async def add(self, records: Sequence[Record]) -> Receipt:
         """Revoke; return when it is as safe as it can be. Cancelling the caller does not take it back."""
@@ -164,13 +166,8 @@ class Keeper:
 
     def _give(self, receipt: events.Receipt) -> None:
         future = self._tickets.pop(receipt.ticket, None)
-        if future is not None and not future.done():
+        if future is not None and not future.done() and not future.get_loop().is_closed():
             future.set_result(Receipt(receipt.kept))
-
-    def _resolve_rest(self) -> None:
-        """Tell whoever still waits that nobody but this process knows."""
-        for ticket in list(self._tickets):
-            self._give(events.Receipt(ticket, "local"))
 
     def _judge(self, event: events.Event) -> None:
         """See whether what is known is fresh enough; a change makes every verdict be looked at again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import count
 from typing import assert_never
 
 from oidc_middleware.cache.ledger import Journal, LedgerStore
@@ -25,7 +26,9 @@ class Lanes:
         self._store = store
         self._journal = journal
         self._take = take
-        self._tasks: dict[asyncio.Task[None], Command] = {}
+        self._numbers = count()
+        # What is under way and not answered, by a number of its own.
+        self._under_way: dict[int, tuple[asyncio.Task[None], Command]] = {}
         self._postponed: list[Command] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_complained = False
@@ -37,6 +40,8 @@ class Lanes:
 
     def start(self) -> None:
         """Do commands on the running event loop; those first that came when there was none."""
+        if self.is_running:
+            return
         self._give_up()  # what another loop had begun, which is over although nobody said so
         self._loop = asyncio.get_running_loop()
         postponed, self._postponed = self._postponed, []
@@ -45,12 +50,11 @@ class Lanes:
 
     async def stop(self) -> None:
         """Cancel what is under way and let go of the store and the journal."""
-        self._loop = None
-        tasks = list(self._tasks)
+        tasks = [task for task, _ in self._under_way.values()]
         for task in tasks:
             task.cancel()
+        self._give_up()  # before the first await, after which somebody may have started again
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._give_up()
         for other in (self._store, self._journal):
             if other is not None:
                 await other.aclose()
@@ -60,35 +64,37 @@ class Lanes:
         if self._loop is None:
             self._postponed.append(command)
             return
-        task = self._loop.create_task(self._run(command))
-        self._tasks[task] = command
+        number = next(self._numbers)
+        self._under_way[number] = self._loop.create_task(self._run(number, command)), command
 
     def _give_up(self) -> None:
         """Answer what no task will answer any more."""
         self._loop = None
-        commands = list(self._tasks.values())
-        self._tasks.clear()
-        for command in commands:
+        given_up = list(self._under_way.values())
+        self._under_way.clear()
+        for _, command in given_up:
             self._take(failed(command))
 
-    async def _run(self, command: Command) -> None:
+    async def _run(self, number: int, command: Command) -> None:
         event: events.Event = failed(command)
         try:
             event = await self._answer(command)
         except BackendUnavailable as error:
             _LOGGER.debug("%s failed: %s", type(command).__name__, error)
         except asyncio.CancelledError:
-            self._loop = None  # it ends: what is asked for next waits for another one
+            if number in self._under_way:
+                self._loop = None  # it ends: what is asked for next waits for another one
+            raise
+        except GeneratorExit:  # its loop was closed, and all of this is left to the garbage collector
+            self._under_way.pop(number, None)
             raise
         except Exception:
             if not self._has_complained:
                 self._has_complained = True
                 _LOGGER.exception("Keeping the ledger of revocations failed unexpectedly. This is told once.")
         finally:
-            task = asyncio.current_task()
-            if task is not None:
-                self._tasks.pop(task, None)
-            self._take(event)
+            if self._under_way.pop(number, None) is not None:
+                self._take(event)
 
     async def _answer(self, command: Command) -> events.Event:
         if isinstance(command, events.Look | events.Read | events.Scan | events.Write):
