@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,10 +17,13 @@ import pytest
 from lifecycle_kit import no_task_left
 
 from oidc_middleware import OIDC
+from oidc_middleware.auth.revocation import keeper
 from oidc_middleware.auth.revocation.lanes import Lanes
 from oidc_middleware.auth.revocation.receipt import Receipt
 from oidc_middleware.core.replica import events
 from oidc_middleware.testing import FakeIssuer
+
+from redis_kit import RedisServer, until
 
 SECONDS = 20
 
@@ -123,3 +128,35 @@ async def test_each_command_is_answered_once(oidc: OIDC) -> None:
     assert answers == [events.LookFailed()]
     await lanes.stop()
     assert answers == [events.LookFailed()] * 2
+
+
+@pytest.mark.anyio
+async def test_what_the_store_has_is_in_the_journal_when_it_has_stopped(
+    fake_issuer_factory: Callable[..., FakeIssuer], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Many at once are written to the journal behind the receipts; a stop waits for that."""
+    issuer = fake_issuer_factory(algorithms=("ES256",))
+    given: dict[str, Any] = {"issuer": issuer.url, "audience": issuer.audience, "transport": issuer.transport()}
+    journal = tmp_path / "journal"
+    async with OIDC(cache=redis_server.url, secret="s" * 32, journal=journal, **given) as oidc:
+        await asyncio.gather(*(oidc.revoke.session(f"{number}") for number in range(3000)))
+    with closing(sqlite3.connect(journal)) as db:
+        assert db.execute("SELECT count(*) FROM records").fetchone() == (3000,)
+
+
+@pytest.mark.anyio
+async def test_a_journal_that_takes_nothing_does_not_hold_the_stop(
+    fake_issuer_factory: Callable[..., FakeIssuer],
+    redis_server: RedisServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "_DRAIN", 10 * SECONDS)
+    issuer = fake_issuer_factory(algorithms=("ES256",))
+    given: dict[str, Any] = {"issuer": issuer.url, "audience": issuer.audience, "transport": issuer.transport()}
+    oidc = OIDC(cache=redis_server.url, secret="s" * 32, journal=tmp_path, **given)
+    await oidc.start()
+    await until(lambda: oidc.stats()["revocations"]["journal"] != "ok")
+    await asyncio.gather(*(oidc.revoke.session(f"{number}") for number in range(3000)))
+    async with asyncio.timeout(SECONDS):
+        await oidc.stop()

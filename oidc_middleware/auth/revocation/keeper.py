@@ -69,6 +69,7 @@ class Keeper:
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._first: asyncio.Event | None = None
+        self._settled: asyncio.Event | None = None
         self._wait_until = 0.0
         self._has_told_strangers = False
 
@@ -124,6 +125,8 @@ class Keeper:
             self._first = asyncio.Event()
             self._wait_until = asyncio.get_running_loop().time() + _PATIENCE
             self._standing.begin = self._wait_for_first_load
+        if not self._lanes.is_running:
+            self._settled = None  # who waited for it did so on another loop
         self._lanes.start()
         self._take(events.Tick())
 
@@ -131,8 +134,12 @@ class Keeper:
         """Bring what was revoked to where it is safe, for 5 s at most, and let go of the store and the journal."""
         if not self._lanes.is_running:
             return
-        if self._tickets:
-            await asyncio.wait(self._tickets.values(), timeout=_DRAIN)
+        if not self._is_settled:
+            settled = self._settled = self._settled or asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN):
+                    await settled.wait()
+            self._settled = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -163,6 +170,14 @@ class Keeper:
                 self._lanes.do(command)
         self._judge(event)
         self._set_timer()
+        if self._settled is not None and self._is_settled:
+            self._settled.set()
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether nobody waits, and the journal has what it is to have or takes nothing for now."""
+        is_kept = self._journal is None or self._journal.problem is not None or not self._replica.pending
+        return is_kept and not self._tickets
 
     def _give(self, receipt: events.Receipt) -> None:
         future = self._tickets.pop(receipt.ticket, None)
