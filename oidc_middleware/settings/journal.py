@@ -6,6 +6,7 @@ import os
 from hashlib import blake2b
 from pathlib import Path
 
+from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings.cache import MEMORY, sqlite_path, without_credentials
 from oidc_middleware.settings.problem import Problem
 
@@ -25,6 +26,8 @@ def journal(value: object) -> str:
     path = os.fspath(value)
     if not isinstance(path, str) or not path.strip() or "\0" in path or path.endswith("/"):
         raise Problem("names no file", _CURE)
+    if path.startswith("~"):
+        raise Problem("begins with ~, which only a shell expands", _CURE)
     return NONE if path.lower() == NONE else path
 
 
@@ -33,6 +36,9 @@ def journal_path(setting: str, cache: str, namespace: str) -> str | None:
 
     There is none where nothing is shared, and none beside a shared file, which keeps what it acknowledged itself. The
     default's name tells services apart that share a host, by their cache and namespace.
+
+    Raises:
+        ConfigError: it is the default, and the user of this process has no home.
     """
     if setting == NONE or cache == MEMORY or sqlite_path(cache) is not None:
         return None
@@ -47,5 +53,11 @@ def _state_directory() -> Path:
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path("~/.local/state").expanduser()) / "oidc-middleware"
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if home.is_absolute():
+        return home / "oidc-middleware"
+    try:
+        return Path.home() / ".local/state/oidc-middleware"
+    except RuntimeError:
+        problem = "has no default here, for the user of this process has no home directory"
+        raise ConfigError("journal", problem, f"{_CURE} Or set XDG_STATE_HOME.") from None
