@@ -46,14 +46,14 @@ def test_there_is_none_where_nobody_wants_or_needs_one(monkeypatch: pytest.Monke
     [
         ({"STATE_DIRECTORY": "/var/lib/app:/var/lib/more", "XDG_STATE_HOME": "/state"}, "/var/lib/app"),
         ({"XDG_STATE_HOME": "/state"}, "/state/oidc-middleware"),
-        ({"XDG_STATE_HOME": "relative"}, "/home/x/.local/state/oidc-middleware"),
-        ({}, "/home/x/.local/state/oidc-middleware"),
+        ({"XDG_STATE_HOME": "relative"}, "/srv/x/.local/state/oidc-middleware"),
+        ({}, "/srv/x/.local/state/oidc-middleware"),
     ],
 )
 def test_without_a_word_it_is_where_programs_keep_their_state(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: str
 ) -> None:
-    for name, value in {"HOME": "/home/x", **variables}.items():
+    for name, value in {"HOME": "/srv/x", **variables}.items():
         monkeypatch.setenv(name, value)
     path = path_of()
     assert path is not None
