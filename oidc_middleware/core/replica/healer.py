@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from oidc_middleware.core.ledger.records import GRACE, Record
-from oidc_middleware.core.replica.mirror import Mirror, covers
+from oidc_middleware.core.ledger.records import Record
+from oidc_middleware.core.replica.mirror import Mirror, covers, is_over
 
-LATEST = GRACE // 2
-"""Seconds after its end until which a record is written back.
-
-Half of what the store keeps it for: a store whose clock is ahead would sweep it at once, and be healed again.
-"""
 _SLICE = 500
 _BATCH = 500
 _LONGEST_PAUSE = 2.0
@@ -76,19 +71,27 @@ class Healer:
             self._pause = _LONGEST_PAUSE
             self.due = now
 
+    def add(self, records: Sequence[Record], now: float) -> None:
+        """Bring back some more, unless the store shows them before their turn comes: the walk would not meet them."""
+        if self._shown is None:
+            self._shown = self._new_mirror()
+            self._is_walking = self._is_at_end = True
+            self._pause = _LONGEST_PAUSE
+            self.due = now + self._pause * self._random()
+        self._found += records
+
     def next(self, now: float, wall: float) -> Sequence[Record]:
         """Go on by a slice; return what to write back now, if anything. `shown` or `walk` says what becomes of it."""
         if now < self.due:
             return ()
         if self._is_at_end or len(self._found) >= _BATCH:
-            return self._take()
+            return self._take(now, wall)
         if slice_ := self._mirror.records(self._after, _SLICE):
             self._after = slice_[-1]
-            self._found += self._missing(record for record in slice_ if record.end + LATEST > wall)
+            self._found += self._missing(slice_, wall)
         else:
             self._is_at_end = True
-        if self._found and (self._is_at_end or len(self._found) >= _BATCH):
-            self.due = now + self._pause * self._random()
+        self._pause_before_writing(now)
         return ()
 
     def failed(self, records: Sequence[Record], now: float) -> None:
@@ -97,20 +100,26 @@ class Healer:
             self._found = [*records, *self._found]
             self.due = now + _LONGEST_PAUSE * self._random()
 
-    def _take(self) -> Sequence[Record]:
-        found, self._found = self._found, []
-        missing = list(self._missing(found))
+    def _take(self, now: float, wall: float) -> Sequence[Record]:
+        found, self._found = self._found[:_BATCH], self._found[_BATCH:]
+        missing = list(self._missing(found, wall))
         if found:
             is_first = 2 * len(missing) > len(found)
             self._pause = max(_SHORTEST_PAUSE, self._pause / 2) if is_first else _LONGEST_PAUSE
-        if self._is_at_end and not missing:
+        if self._is_at_end and not missing and not self._found:
             self.stop()
+        else:
+            self._pause_before_writing(now)
         return missing
 
-    def _missing(self, records: Iterable[Record]) -> Iterator[Record]:
+    def _pause_before_writing(self, now: float) -> None:
+        if self._found and (self._is_at_end or len(self._found) >= _BATCH):
+            self.due = now + self._pause * self._random()
+
+    def _missing(self, records: Iterable[Record], wall: float) -> Iterator[Record]:
         shown = self._shown
         if shown is None:
             return
         for record in records:
-            if not covers(shown.find(record.kind, record.key_id, record.digest), record):
+            if not is_over(record, wall) and not covers(shown.find(*record[:3]), record):
                 yield record

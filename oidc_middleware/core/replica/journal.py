@@ -32,7 +32,7 @@ NEWS_EVERY = 0.1
 NEWS_EVERY_WHEN_WELL = 5.0
 _SWEEP_EVERY = 60.0
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
 
 Queue: TypeAlias = OrderedDict[Thing, Record]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from oidc_middleware.core.ledger.records import Kind, Record
+from oidc_middleware.core.ledger.records import GRACE, Kind, Record
 
 
 class Mirror(Protocol):
@@ -32,6 +32,14 @@ class Mirror(Protocol):
 
     def sweep(self, now: float, at_most: int) -> bool:
         """Remove records that ended `GRACE` ago, looking at so many; return whether all were looked at by now."""
+
+
+def is_over(record: Record, wall: float) -> bool:
+    """Tell whether a record ended so long ago that nobody brings it to the store any more.
+
+    That is half of what it is kept for: a store whose clock is ahead would sweep it at once, and be given it again.
+    """
+    return record.end + GRACE // 2 <= wall
 
 
 def covers(known: Record | None, record: Record) -> bool:

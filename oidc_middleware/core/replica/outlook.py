@@ -26,7 +26,9 @@ class Outlook:
         self._has_answered = True
 
     def looked(self) -> None:
-        """Note that the store answers."""
+        """Note that the store answers; what failed while it did not is due at once."""
+        if self._failed_looks:
+            self._backoff.until = -math.inf
         self._failed_looks = 0
         self._has_answered = True
 
@@ -56,7 +58,7 @@ class Outlook:
         """Tell whether what has failed may be tried again."""
         if self._failed_writes < _OPENS_AT and self._has_answered:
             return True
-        return now >= self._backoff.until and (self._has_answered or self._failed_writes > 0)
+        return self._failed_writes > 0 and now >= self._backoff.until
 
     def due(self, now: float) -> float:
         """When time alone lets it be tried again; infinity if only a look can."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from oidc_middleware.core.ledger.records import GRACE, Position, Record
+from oidc_middleware.core.replica.calendar import Calendar
 from oidc_middleware.core.replica.events import (
     Command,
     Event,
@@ -78,6 +79,7 @@ class Replica:
         self._writer = Writer(random)
         self._healer = Healer(mirror, new_mirror, random)
         self._journal = Journaling(random, self._receipts, has_journal=has_journal)
+        self._calendar = Calendar()
         self._untold: deque[Noted] = deque()
         self._sweep_at = -math.inf
 
@@ -129,10 +131,11 @@ class Replica:
 
     def handle(self, event: Event, now: float, wall: float) -> list[Command]:
         """Take in an event; return what is to be done."""
+        wall = self._calendar.read(now, wall)
         self._take_in(event, now)
         for revoked in self._writer.turn_away(now):
             self._journal.keep(revoked)
-        self._take_in_untold(wall)
+        self._take_in_untold(now, wall)
         self._look_around(now)
         self._sweep(now, wall)
         commands = self._commands(now, wall)
@@ -226,18 +229,22 @@ class Replica:
 
     # --------------------------------------------------------------------------------------------------------- steps
 
-    def _take_in_untold(self, wall: float) -> None:
+    def _take_in_untold(self, now: float, wall: float) -> None:
         """Merge some of what the journal told, and write what nobody else may know."""
+        if not self._untold:
+            return
         noted = [self._untold.popleft() for _ in range(min(_SLICE, len(self._untold)))]
         living = [(record, is_acknowledged) for record, is_acknowledged in noted if record.end + GRACE > wall]
-        unsure = [record for record, is_acknowledged in living if not is_acknowledged or self._is_lost(record)]
+        news = [
+            record
+            for record, is_acknowledged in living
+            if is_acknowledged and not covers(self.mirror.find(record.kind, record.key_id, record.digest), record)
+        ]
         self.mirror.merge([record for record, _ in living])
         if self._has_store:
-            self._writer.repeat(unsure)
-
-    def _is_lost(self, record: Record) -> bool:
-        """Tell whether the store may lack what it once acknowledged: the walk through the mirror will not meet it."""
-        return self._is_complete and not covers(self.mirror.find(record.kind, record.key_id, record.digest), record)
+            self._writer.repeat([record for record, is_acknowledged in living if not is_acknowledged])
+            if news and self._is_complete:  # else the walk through the mirror will meet them
+                self._healer.add(news, now)
 
     @property
     def _is_journal_told(self) -> bool:
@@ -285,7 +292,8 @@ class Replica:
         return self._writer.outlook.is_closed and self.staleness(now) < _WELL
 
     def _next_due(self, now: float) -> float:
-        dues = [self._sweep_at, self._journal.due(now, is_well=self._is_well(now))]
+        is_well = self._is_well(now)
+        dues = [self._sweep_at, self._journal.due(now, is_well=is_well)]
         if self._untold:
             dues.append(now)
         if self._has_store:
@@ -294,4 +302,6 @@ class Replica:
                 self._loader.due(self._follower.line),
                 self._writer.due(now, self._healer.due),
             ]
+            if is_well:  # the journal is read more often from then on
+                dues.append(now - self.staleness(now) + _WELL)
         return min(dues)

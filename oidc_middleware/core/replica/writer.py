@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
-from oidc_middleware.core.ledger.records import GRACE, Kind, Record
+from oidc_middleware.core.ledger.records import Kind, Record
 from oidc_middleware.core.replica.events import Revoked, Write
 from oidc_middleware.core.replica.line import Mark
-from oidc_middleware.core.replica.mirror import covers, join
+from oidc_middleware.core.replica.mirror import covers, is_over, join
 from oidc_middleware.core.replica.outlook import Outlook
 
 BATCH = 500
@@ -133,7 +133,7 @@ class Writer:
         """Drop what ended long ago, among those that wait for the longest time."""
         for _ in range(min(at_most, len(self.unacknowledged))):
             thing, record = next(iter(self.unacknowledged.items()))
-            if record.end + GRACE <= wall:
+            if is_over(record, wall):
                 del self.unacknowledged[thing]
             else:
                 self.unacknowledged.move_to_end(thing)
