@@ -19,9 +19,18 @@ class Disk:
     def __init__(self, name: str) -> None:
         self.name = name
         self.mode: Mode = "well"
+        self.well_since = 0.0
         self.kept: dict[Thing, Record] = {}
         self.acknowledged: dict[Thing, Record] = {}
         self.news: list[tuple[str, Thing]] = []
+
+    def fail(self, mode: Mode) -> None:
+        """Work no more."""
+        self.mode = mode
+
+    def mend(self, now: float) -> None:
+        """Work again."""
+        self.mode, self.well_since = "well", now
 
     def keep(self, process: str, records: Sequence[Record], *, is_acknowledged: bool) -> None:
         """Join records with what is kept."""

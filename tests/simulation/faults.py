@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
+from simulation.network import LANES
 from simulation.node import Node
 from simulation.server import Server
 
@@ -74,34 +76,52 @@ def _rejoin(fleet: Fleet, old: Server) -> None:
 
 def _isolate(fleet: Fleet) -> None:
     """The primary goes on alone, with some nodes, while a replica takes over for the others."""
-    random, cluster, network = fleet.random, fleet.cluster, fleet.network
-    old, replica = cluster.primary, fleet.some_replica()
+    old, replica = fleet.cluster.primary, fleet.some_replica()
     if replica is None:
         return
     old.is_cut_off = True
     old.isolations += 1
     isolation = old.isolations
-    stay = random.sample(fleet.nodes, random.randint(0, len(fleet.nodes)))
-    pairs = {(node.name, server.name) for node in stay for server in cluster.servers if server is not old}
-    pairs |= {(node.name, old.name) for node in fleet.nodes if node not in stay and random.random() < 0.7}
-    network.cut |= pairs
-    for node in stay:
-        network.astray[node.name] = old
+    pairs, lanes = _sides(fleet, old)
+    fleet.network.cut |= pairs
+    fleet.network.astray.update(dict.fromkeys(lanes, old))
 
     def end() -> None:
-        network.cut -= pairs
-        for node in stay:
-            network.astray.pop(node.name, None)
+        fleet.network.cut -= pairs
+        for lane in lanes:
+            fleet.network.astray.pop(lane, None)
         if old.isolations == isolation:
             _rejoin(fleet, old)
             old.is_cut_off = False
 
     def promote() -> None:
-        if cluster.primary is old and replica.master is old and old.isolations == isolation:
-            cluster.promote(replica)
+        if fleet.cluster.primary is old and replica.master is old and old.isolations == isolation:
+            fleet.cluster.promote(replica)
+            for node in fleet.nodes:
+                _switch(fleet, node, [lane for lane in LANES if (node.name, lane) not in lanes])
         fleet.later(end)
 
     fleet.later(promote)
+
+
+def _switch(fleet: Fleet, node: Node, lanes: list[str]) -> None:
+    """Tell a node that there is another primary now: most listen."""
+    for lane in lanes:
+        if lane in node.links and fleet.random.random() < 0.7:
+            node.links[lane].server = None
+
+
+def _sides(fleet: Fleet, old: Server) -> tuple[set[tuple[str, str]], list[tuple[str, str]]]:
+    """Say who cannot reach whom, and which lanes stay with the old primary: of some nodes all, of others some."""
+    stay = fleet.random.sample(fleet.nodes, fleet.random.randint(0, len(fleet.nodes)))
+    pairs = {(node.name, server.name) for node in stay for server in fleet.cluster.servers if server is not old}
+    lanes = [(node.name, lane) for node in stay for lane in LANES]
+    for node in fleet.nodes:
+        if node not in stay and fleet.random.random() < 0.5:
+            pairs.add((node.name, old.name))
+        elif node not in stay:
+            lanes += [(node.name, lane) for lane in _some_lanes(fleet)]
+    return pairs, lanes
 
 
 def _lag(fleet: Fleet) -> None:
@@ -114,16 +134,22 @@ def _stray(fleet: Fleet) -> None:
     """A node is sent to a replica, as an old answer of a name server would."""
     node, replica = fleet.some_node(), fleet.some_replica()
     if node is not None and replica is not None:
-        fleet.network.astray[node.name] = replica
-        for lane in fleet.random.sample(["follow", "load", "write"], fleet.random.randint(1, 3)):
+        lanes = _some_lanes(fleet)
+        replica.lag = fleet.random.choice([replica.lag, fleet.random.uniform(0.05, 3.0)])
+        for lane in lanes:
+            fleet.network.astray[node.name, lane] = replica
             node.links[lane].server = None
-        fleet.later(_find_back, fleet, node)
+        fleet.later(_find_back, fleet, node, lanes)
 
 
-def _find_back(fleet: Fleet, node: Node) -> None:
-    fleet.network.astray.pop(node.name, None)
-    for link in node.links.values():
-        link.server = None
+def _find_back(fleet: Fleet, node: Node, lanes: list[str]) -> None:
+    for lane in lanes:
+        fleet.network.astray.pop((node.name, lane), None)
+        node.links[lane].server = None
+
+
+def _some_lanes(fleet: Fleet) -> list[str]:
+    return fleet.random.sample(LANES, fleet.random.randint(1, len(LANES)))
 
 
 def _flush(fleet: Fleet) -> None:
@@ -172,18 +198,37 @@ def _fill(fleet: Fleet) -> None:
 
 def _break_disk(fleet: Fleet) -> None:
     disk = fleet.random.choice(fleet.disks)
-    disk.mode = fleet.random.choice(["refuses", "fails late", "unreadable"])
-    fleet.later(setattr, disk, "mode", "well")
+    disk.fail(fleet.random.choice(["refuses", "fails late", "unreadable"]))
+    fleet.later(lambda: disk.mend(fleet.world.now))
 
 
 def _set_clock(fleet: Fleet) -> None:
     clocks: list[Node | Server] = [*fleet.nodes, *fleet.cluster.servers]
-    who = fleet.random.choice(clocks)
-    who.skew = fleet.random.uniform(-SKEW, SKEW)
+    fleet.random.choice(clocks).skew = some_skew(fleet.random)
+
+
+def _run_away(fleet: Fleet) -> None:
+    """A clock is hours ahead, until somebody sets it right."""
+    if node := fleet.some_node():
+        node.is_ahead = fleet.random.uniform(600.0, 86_400.0)
+        fleet.later(setattr, node, "is_ahead", 0.0)
+
+
+def _set_back(fleet: Fleet) -> None:
+    """All clocks of the store go back, so that the time says nothing about the order of ids."""
+    for server in fleet.cluster.servers:
+        server.skew = max(-SKEW, server.skew - 60.0)
+
+
+def some_skew(random: Random) -> float:
+    """Return how far a clock is ahead: a little, or a lot."""
+    return random.choice([0.0, random.uniform(-2.0, 2.0), random.uniform(-SKEW, SKEW)])
 
 
 def _leap(fleet: Fleet) -> None:
-    """Minutes pass, in which nothing else happens."""
+    """Minutes pass, in which nothing happens but that clocks are set right: what lasts for so long is believed."""
+    for node in fleet.nodes:
+        node.is_ahead = 0.0
     fleet.world.leapt += fleet.random.choice([30, 200, 400, 700, 1500])
 
 
@@ -210,6 +255,8 @@ FAULTS: dict[str, Callable[[Fleet], None]] = {
     "full store": _fill,
     "broken journal": _break_disk,
     "clock set": _set_clock,
+    "clock hours ahead": _run_away,
+    "clocks of the store set back": _set_back,
     "time passes": _leap,
     "rotation of the secret": _rotate,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -13,7 +13,7 @@ from oidc_middleware.core.ledger.digests import KEY_BYTES, LedgerKeys
 from oidc_middleware.core.ledger.records import Kind, Record
 
 from simulation.disk import Disk
-from simulation.faults import FAULTS
+from simulation.faults import FAULTS, some_skew
 from simulation.judge import Judge, Violation
 from simulation.network import Network
 from simulation.node import Node
@@ -32,6 +32,28 @@ QUIET = 3.0
 """Seconds in which nobody writes when all is well."""
 
 
+RECIPES = (
+    ("partition", "trimmed log"),
+    ("delay", "trimmed log", "evicted log"),
+    ("fail-over", "replication lag"),
+    ("fail-over", "replication lag", "clock set"),
+    ("fail-over", "replication lag", "clocks of the store set back"),
+    ("fail-over", "delay", "partition"),
+    ("fail-over", "crash"),
+    ("isolated primary", "replication lag"),
+    ("isolated primary", "crash", "evicted set"),
+    ("sent to a replica", "replication lag", "crash"),
+    ("flush", "crash", "broken journal"),
+    ("restart of the store", "crash between write and answer"),
+    ("evicted set", "time passes", "clock set"),
+    ("partition", "broken journal", "crash"),
+    ("full store", "crash", "partition"),
+    ("loss", "frozen primary"),
+    ("rotation of the secret", "flush"),
+)
+"""What is bad together; half of all plans take one of these, the others anything."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a seed makes of a schedule."""
@@ -42,28 +64,29 @@ class Plan:
     replicas: int
     demands_replicas: bool
     preloaded: int
+    page: int
+    latency: float
     seconds: float
     skewed: bool
+    starts: tuple[float, ...]
     faults: tuple[tuple[float, str], ...]
     revocations: tuple[float, ...]
 
     @classmethod
-    def of(cls, seed: int) -> Plan:
-        """Make the plan of a seed."""
+    def of(cls, seed: int, kinds: Sequence[str] = ()) -> Plan:
+        """Make the plan of a seed, with these kinds of faults if some are named."""
         random = Random(seed)
         nodes = random.choice([1, 2, 2, 3, 3, 4])
         replicas = random.choice([0, 1, 1, 2])
-        seconds = random.uniform(2.0, 10.0)
-        kinds = random.sample(sorted(FAULTS), random.randint(1, 4))
-        faults = [
-            (round(random.uniform(0, seconds), 3), random.choice(kinds))
-            for _ in range(random.choice([0, 1, 2, 3, 5, 8]))
-        ]
-        moments = [random.uniform(0, seconds) for _ in range(random.randint(1, 4))]
-        moments += [at for at, _ in faults]
-        revocations = [
-            abs(random.choice(moments) + random.gauss(0, 0.1)) for _ in range(random.choice([1, 3, 6, 12, 20]))
-        ]
+        seconds = random.uniform(1.0, 8.0)
+        kinds = kinds or random.choice([random.choice(RECIPES), random.sample(sorted(FAULTS), random.randint(1, 4))])
+        faults = [(random.uniform(0, seconds), random.choice(kinds)) for _ in range(random.choice([0, 2, 3, 5, 8, 12]))]
+        starts = [random.choice([0.0, 0.0, random.uniform(0, seconds)]) for _ in range(nodes)]
+        moments = [*starts, *(at for at, _ in faults), random.uniform(0, seconds)]
+        spread = random.choice([0.02, 0.2])
+        close = [random.choice(moments) + random.gauss(0, spread) for _ in range(random.choice([1, 3, 6, 12]))]
+        anywhere = [random.uniform(0, seconds) for _ in range(random.choice([0, 2, 12]))]
+        revocations = [min(seconds, abs(at)) for at in close + anywhere]
         return cls(
             seed=seed,
             nodes=nodes,
@@ -71,9 +94,12 @@ class Plan:
             replicas=replicas,
             demands_replicas=bool(replicas) and random.random() < 0.5,
             preloaded=random.choice([0, 0, 3, 10, 25]),
+            page=random.choice([1, 3, 8]),
+            latency=random.choice([0.001, 0.001, 0.01, 0.05]),
             seconds=round(seconds, 3),
             skewed=random.random() < 0.5,
-            faults=tuple(sorted(faults)),
+            starts=tuple(round(at, 3) for at in starts),
+            faults=tuple(sorted((round(at, 3), name) for at, name in faults)),
             revocations=tuple(sorted(round(at, 3) for at in revocations)),
         )
 
@@ -81,20 +107,18 @@ class Plan:
 class Fleet:
     """What a plan is carried out on."""
 
-    make_node: type[Node] = Node
-    make_cluster: type[Cluster] = Cluster
-
     def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
         self.plan = plan
         self.world = world = World(plan.seed ^ 0x5EED, is_traced=is_traced)
         self.random = world.random
-        self.cluster = self.make_cluster(world, plan.replicas, demands_replicas=plan.demands_replicas)
-        self.network = Network(world, self.cluster)
+        self.cluster = Cluster(world, plan.replicas, demands_replicas=plan.demands_replicas)
+        self.cluster.page = plan.page
+        self.network = Network(world, self.cluster, plan.latency)
         self.judge = Judge(world, self.cluster)
         self.disks = [Disk(f"host-{number}") for number in range(plan.hosts)]
         self.stage = self.random.choice([0, 0, 2])
         self.nodes = [
-            self.make_node(world, self.network, f"node-{number}", self.disks[number % plan.hosts], STAGES[self.stage])
+            Node(world, self.network, f"node-{number}", self.disks[number % plan.hosts], STAGES[self.stage])
             for number in range(plan.nodes)
         ]
         self.counts: Counter[str] = Counter()
@@ -119,7 +143,7 @@ class Fleet:
         for at in plan.revocations:
             world.after(at, self._revoke)
         while world.now < plan.seconds:
-            world.run(min(plan.seconds, world.now + 2.0))
+            world.run(min(plan.seconds, world.now + 1.0))
             self._check()
         self._end_faults()
         self._come_to_rest()
@@ -166,15 +190,19 @@ class Fleet:
         if plan.skewed:
             clocks: list[Node | Server] = [*self.nodes, *self.cluster.servers]
             for who in clocks:
-                who.skew = random.uniform(-120.0, 120.0)
+                who.skew = some_skew(random)
         if plan.preloaded:
-            records = [self._new_record(self.world.wall(0.0)) for _ in range(plan.preloaded)]
+            # Some of them ended so long ago that they are just about to be swept.
+            walls = [
+                self.world.wall(random.choice([0.0, 0.0, -random.uniform(550, 700)])) for _ in range(plan.preloaded)
+            ]
+            records = [self._new_record(wall) for wall in walls]
             self.cluster.primary.write(records)
             self.cluster.resync()
             for disk in self.disks:
                 disk.keep("", random.sample(records, random.randint(0, len(records))), is_acknowledged=True)
-        for node in self.nodes:
-            self.world.after(random.choice([0.0, 0.0, random.uniform(0, plan.seconds)]), self._start, node)
+        for node, at in zip(self.nodes, plan.starts, strict=True):
+            self.world.after(at, self._start, node)
 
     def _fault(self, name: str) -> None:
         self.counts[name] += 1
@@ -189,7 +217,7 @@ class Fleet:
     def _new_record(self, wall: float, node: Node | None = None) -> Record:
         random = self.random
         key_id = (node.keys if node else STAGES[self.stage]).key_id
-        life = random.choice([20, 100, 500, 3600, 86_400])
+        life = random.choice([2, 20, 100, 500, 3600, 86_400])
         kind = random.choice(list(Kind))
         again = [record for record in self._known if record.key_id == key_id] if random.random() < 0.2 else []
         if again:
@@ -205,6 +233,7 @@ class Fleet:
 
     def _start(self, node: Node) -> None:
         if not node.is_up:
+            node.is_ahead = 0.0
             node.start()
 
     def _restart_later(self, node: Node) -> None:
@@ -217,14 +246,14 @@ class Fleet:
 
     def _end_faults(self) -> None:
         self.is_over = True
-        self.world.tell("! all faults are over")
-        network, cluster = self.network, self.cluster
+        world, network, cluster = self.world, self.network, self.cluster
+        world.tell("! all faults are over")
         network.loss = network.slow = 0.0
         network.cut.clear()
         network.astray.clear()
         network.crashes.clear()
         for disk in self.disks:
-            disk.mode = "well"
+            disk.mend(world.now)
         for server in cluster.servers:
             server.is_up, server.is_full, server.is_cut_off = True, False, False
             server.frozen_until, server.lag = 0.0, 0.001
@@ -232,6 +261,7 @@ class Fleet:
                 server.resync(cluster.primary)
                 server.break_connections()
         for node in self.nodes:
+            node.is_ahead = 0.0
             self._start(node)
 
     def _come_to_rest(self) -> None:
@@ -252,24 +282,24 @@ class Fleet:
             raise Violation(f"all was well, and then: {why}")
 
 
-def run(seed: int, fleet: type[Fleet] = Fleet) -> Fleet:
+def run(seed: int, kinds: Sequence[str] = ()) -> Fleet:
     """Carry out the plan of a seed.
 
     Raises:
         Violation: a promise was broken.
     """
-    carried_out = fleet(Plan.of(seed))
-    carried_out.run()
-    return carried_out
+    fleet = Fleet(Plan.of(seed, kinds))
+    fleet.run()
+    return fleet
 
 
-def replay(seed: int, fleet: type[Fleet] = Fleet) -> str:
+def replay(seed: int, kinds: Sequence[str] = ()) -> str:
     """Carry out the plan of a seed again; return what happened, with the plan and the violation, if there is one."""
-    plan = Plan.of(seed)
-    carried_out = fleet(plan, is_traced=True)
+    plan = Plan.of(seed, kinds)
+    fleet = Fleet(plan, is_traced=True)
     end = "no violation"
     try:
-        carried_out.run()
+        fleet.run()
     except Violation as violation:
         end = f"violation: {violation}"
-    return "\n".join([str(plan), *(carried_out.world.told or ()), end])
+    return "\n".join([str(plan), *(fleet.world.told or ()), end])

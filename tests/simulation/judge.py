@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from oidc_middleware.core.ledger.records import Kind, Record
+from oidc_middleware.core.ledger.records import GRACE, Kind, Record
 from oidc_middleware.core.replica.events import Event, JournalLoaded, Kept
 from oidc_middleware.core.replica.mirror import covers, join
 from oidc_middleware.core.replica.writer import Thing
@@ -19,6 +19,8 @@ from simulation.world import World
 
 LEEWAY = 300
 """Seconds for which somebody may accept a token after its end, by a clock of his own."""
+LONG = 3.0
+"""Seconds without an answer from the store after which a process reads what others of its host do."""
 PATIENCE = 6.0
 """Seconds after which whoever revokes must have his receipt: two writes and a journal, all without an answer."""
 
@@ -43,6 +45,7 @@ class Receipt:
     record: Record
     kept: Kept
     at: float
+    disk: Disk
     is_lost: bool = False
 
 
@@ -55,6 +58,7 @@ class Duties:
     receipts: int = 0
     fresh_as_of: float | None = None
     size: int = 0
+    generation: int = 0
 
     def add(self, records: Iterable[Record]) -> None:
         """Demand some more."""
@@ -143,7 +147,7 @@ class Judge:
 
     def received(self, node: Node, records: Sequence[Record], kept: Kept) -> None:
         """Hold a receipt against what is true when it is given."""
-        self.receipts += [Receipt(record, kept, self.world.now) for record in records]
+        self.receipts += [Receipt(record, kept, self.world.now, node.disk) for record in records]
         self._of(node).add(records)
         for record in records:
             self._must_know(node, record, f"what it has given a receipt for: {kept}")
@@ -152,18 +156,28 @@ class Judge:
             if kept == "journaled" and not covers(node.disk.kept.get(record[:3]), record):
                 raise Violation(f"{node.name} says that the journal has {record}: it has not")
 
+    def sent(self, node: Node, records: Sequence[Record]) -> None:
+        """Look at what a node sends to the store: nothing that would be swept there at once."""
+        wall = self.world.wall(self.cluster.primary.skew)
+        awaited = {record for of_ticket, _ in node.tickets.values() for record in of_ticket}
+        for record in records:
+            if record.end + GRACE <= wall and record not in awaited:
+                raise Violation(f"{node.name} brings back {record}, which ended {wall - record.end:.0f} seconds ago")
+
     def handled(self, node: Node, event: Event) -> None:
         """Look at a node after an event."""
         self.checks += 1
         duties = self._of(node)
-        mirror = node.replica.mirror
+        mirror = node.mirror
         if type(event) is JournalLoaded:
             duties.add(record for record, _ in event.noted)
             self.check(node)
         size = len(mirror)
         if size < duties.size:
             self.check(node)
-        duties.size = size
+        if size > duties.size and mirror.generation == duties.generation and not mirror.unknown_key_ids:
+            raise Violation(f"{node.name} knows more, and does not look again at what it let in before")
+        duties.size, duties.generation = size, mirror.generation
         fresh_as_of = node.replica.fresh_as_of
         if fresh_as_of is not None:
             if mirror.unknown_key_ids:
@@ -179,9 +193,20 @@ class Judge:
         replica = node.replica
         if max(replica.pending - len(node.tickets), replica.unacknowledged, replica.to_heal) > 4 * self.made:
             raise Violation(f"{node.name} has more pending than there is")
+        self._must_know_of_its_host(node)
         for _, since in node.tickets.values():
             if self.world.now > since + PATIENCE:
                 raise Violation(f"{node.name} owes a receipt since {since:.4f}")
+
+    def _must_know_of_its_host(self, node: Node) -> None:
+        """Whoever hears nothing from the store for long hears at least what its host knows."""
+        long_ago = self.world.now - LONG
+        if node.disk.mode != "well" or max(node.disk.well_since, node.since) > long_ago:
+            return
+        if node.replica.staleness(node.now) > LONG:
+            for receipt in self.receipts:
+                if receipt.kept == "journaled" and receipt.disk is node.disk and receipt.at < self.world.now - 1.0:
+                    self._must_know(node, receipt.record, "what another process of its host put into the journal")
 
     def _of(self, node: Node) -> Duties:
         if self._lives.get(node.name) != node.life:
@@ -194,8 +219,8 @@ class Judge:
             raise Violation(f"{node.name} says that it is fresh before it was loaded")
         if claim not in node.looks:
             raise Violation(f"{node.name} says that it is fresh as of a time when it did not look")
-        is_primary, as_of, answered_at = node.looks[claim]
-        if not is_primary and not self.cluster.demands_replicas:
+        is_bound, as_of, answered_at = node.looks[claim]
+        if not is_bound and not self.cluster.demands_replicas:
             return  # an old primary that nobody keeps from writing: there is no bound, as the documentation says
         while duties.facts < len(self.facts) and self.facts[duties.facts].since <= as_of:
             fact = self.facts[duties.facts]

@@ -16,6 +16,8 @@ from simulation.world import World
 if TYPE_CHECKING:
     from simulation.node import Node
 
+LANES = ("follow", "load", "write")
+"""What a node has a connection of its own for."""
 PATIENCE = 1.0
 """Seconds after which a driver takes an answer for lost."""
 
@@ -60,16 +62,17 @@ class Request:
 class Network:
     """Delays and losses, and who cannot reach whom."""
 
-    def __init__(self, world: World, cluster: Cluster) -> None:
+    def __init__(self, world: World, cluster: Cluster, latency: float) -> None:
         self.world = world
         self.cluster = cluster
+        self.latency = latency
         self.loss = 0.0
         self.slow = 0.0
         """How likely a message takes up to two seconds."""
         self.cut: set[tuple[str, str]] = set()
         """Nodes and servers that do not reach each other."""
-        self.astray: dict[str, Server] = {}
-        """Nodes whose new connections go to another server than the primary."""
+        self.astray: dict[tuple[str, str], Server] = {}
+        """Nodes, and lanes of these, whose new connections go to another server than the primary."""
         self.crashes: dict[str, int] = {}
         """At which of the next events of a kind the node crashes that caused it."""
         self.counts: Counter[str] = Counter()
@@ -78,7 +81,7 @@ class Network:
         """Send a question; the node will handle what becomes of it."""
         link = node.links[lane]
         if link.server is None or link.life != link.server.life:
-            link.server = self.astray.get(node.name, self.cluster.primary)
+            link.server = self.astray.get((node.name, lane), self.cluster.primary)
             link.life = link.server.life
             link.number += 1
         request = Request(node, lane, question, self.world.now + question.wait + PATIENCE)
@@ -88,7 +91,7 @@ class Network:
         """Send for a part of all records. A cursor fails on another connection than the one that it came by."""
         number, _, rest = cursor.partition(b":")
 
-        def arrived(page: tuple[list[Record], bytes, Position], *, is_primary: bool, at: float) -> Event:
+        def arrived(page: tuple[list[Record], bytes, Position], *, is_bound: bool, at: float) -> Event:
             records, following, position = page
             if following:
                 following = b"%d:%s" % (node.links["load"].number, following)
@@ -174,12 +177,13 @@ class Network:
         elif is_refused:
             world.after(delay, self._finish, request, request.question.failure)
         else:
-            is_primary = server is self.cluster.primary
-            world.after(delay, self._deliver, request, answer, is_primary, world.now)
+            # An old primary that takes writes proves nothing, and nobody can know.
+            is_bound = server is self.cluster.primary or server.master is not None
+            world.after(delay, self._deliver, request, answer, is_bound, world.now)
 
-    def _deliver(self, request: Request, answer: object, is_primary: bool, at: float) -> None:
+    def _deliver(self, request: Request, answer: object, is_bound: bool, at: float) -> None:
         if not request.is_over and request.life == request.node.life:
-            self._finish(request, request.question.arrived(answer, is_primary=is_primary, at=at))
+            self._finish(request, request.question.arrived(answer, is_bound=is_bound, at=at))
 
     def _reset(self, request: Request) -> None:
         """The connection breaks: whoever asked learns it at once."""
@@ -200,7 +204,7 @@ class Network:
         random = self.world.random.random
         if self.slow and random() < self.slow:
             return 2.0 * random()
-        return 0.0002 + 0.002 * random()
+        return self.latency * (0.2 + 2.0 * random())
 
     def _loses(self, node: Node, server: Server) -> bool:
         if self.cut and (node.name, server.name) in self.cut:

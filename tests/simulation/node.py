@@ -13,12 +13,15 @@ from oidc_middleware.core.replica.events import Event
 from oidc_middleware.core.replica.replica import Replica
 
 from simulation.disk import Disk
-from simulation.network import Link, Network, Question
+from simulation.network import LANES, Link, Network, Question
 from simulation.world import World
 
 
 class Watcher(Protocol):
     """Who sees everything that a node does."""
+
+    def sent(self, node: Node, records: Sequence[Record]) -> None:
+        """See what a node sends to the store."""
 
     def handled(self, node: Node, event: Event) -> None:
         """See a node after an event."""
@@ -33,9 +36,6 @@ class Watcher(Protocol):
 class Node:
     """One process. It begins with `start`, ends with `crash`, and may begin again."""
 
-    make_replica: Callable[..., Replica] = Replica
-    make_mirror: Callable[..., Ledger] = Ledger
-
     def __init__(self, world: World, network: Network, name: str, disk: Disk, keys: LedgerKeys) -> None:
         self.world = world
         self.network = network
@@ -43,15 +43,19 @@ class Node:
         self.disk = disk
         self.keys = keys
         self.skew = 0.0
+        self.is_ahead = 0.0
+        """Seconds by which its clock is wrong for a while; not when it starts, for it has nothing to compare it to."""
         self.life = 0
         self.is_up = False
+        self.since = 0.0
         self.watcher: Watcher
         self.on_crash: Callable[[Node], None]
+        self.mirror: Ledger
         self.replica: Replica
         self.tickets: dict[int, tuple[Sequence[Record], float]] = {}
         self.links: dict[str, Link] = {}
         self.looks: dict[float, tuple[bool, float, float]] = {}
-        """By when a look was begun: whether the primary of all answered, and the world's time then and
+        """By when a look was begun: whether what was answered binds the node, and the world's time then and
         when the server answered."""
         self._offset = world.random.uniform(0, 1e6)
         self._told = 0
@@ -62,10 +66,12 @@ class Node:
         """Begin to run, with nothing but what the disk has."""
         self.life += 1
         self.is_up = True
-        self.links = {lane: Link() for lane in ("follow", "load", "write")}
+        self.since = self.world.now
+        self.links = {lane: Link() for lane in LANES}
         self.tickets = {}
         self.looks = {}
-        self.replica = self.make_replica(self.new_mirror(), self.new_mirror, self.world.random.random)
+        self.mirror = self.new_mirror()
+        self.replica = Replica(self.mirror, self.new_mirror, self.world.random.random)
         self.world.tell(self.name, "starts")
         self._ticks_at = self.world.now
         self.handle(events.Tick())
@@ -81,17 +87,17 @@ class Node:
 
     def new_mirror(self) -> Ledger:
         """Return an empty ledger."""
-        return self.make_mirror(self.keys, leeway=30.0)
+        return Ledger(self.keys, leeway=30.0)
 
     @property
     def wall(self) -> float:
         """What its clock shows."""
-        return self.world.wall(self.skew)
+        return self.world.wall(self.skew + self.is_ahead)
 
     @property
     def now(self) -> float:
         """Monotonic time, which begins anywhere."""
-        return self.world.now + self._offset
+        return self.world.now + self.world.leapt + self._offset
 
     def revoke(self, records: Sequence[Record]) -> None:
         """Let somebody revoke something here."""
@@ -105,7 +111,7 @@ class Node:
         if self.world.told is not None and (commands or type(event) is not events.Tick):
             self.world.tell(self.name, _short(event), "->", ", ".join(map(_short, commands)))
         for command in commands:
-            self._begin[type(command)](self, command)
+            self.LANES[type(command)](self, command)
         self._set_alarm()
         self.watcher.handled(self, event)
 
@@ -114,14 +120,14 @@ class Node:
     def _look(self, _: events.Look) -> None:
         began, sent_at = self.now, self.world.now
 
-        def arrived(position: Position, *, is_primary: bool, at: float) -> Event:
-            self.looks[began] = is_primary, sent_at, at
+        def arrived(position: Position, *, is_bound: bool, at: float) -> Event:
+            self.looks[began] = is_bound, sent_at, at
             return events.Looked(position)
 
         self.network.ask(self, "follow", Question("look", (), arrived, events.LookFailed()))
 
     def _read(self, read: events.Read) -> None:
-        def arrived(entries: list[LogEntry], *, is_primary: bool, at: float) -> Event:
+        def arrived(entries: list[LogEntry], *, is_bound: bool, at: float) -> Event:
             return events.Got(entries)
 
         self.network.ask(self, "follow", Question("read", (read.after,), arrived, events.ReadFailed(), read.wait))
@@ -130,10 +136,11 @@ class Node:
         self.network.scan(self, scan.cursor)
 
     def _write(self, write: events.Write) -> None:
-        def arrived(position: Position, *, is_primary: bool, at: float) -> Event:
+        def arrived(position: Position, *, is_bound: bool, at: float) -> Event:
             return events.Written(position)
 
         self.network.counts["write"] += 1
+        self.watcher.sent(self, write.records)
         self.network.ask(self, "write", Question("write", (write.records,), arrived, events.WriteFailed()))
 
     def _receipt(self, receipt: events.Receipt) -> None:
@@ -202,7 +209,7 @@ class Node:
     # ----------------------------------------------------------------------------------------------------------- time
 
     def _set_alarm(self) -> None:
-        due = max(self.replica.due - self._offset, self.world.now + 0.0005)
+        due = max(self.world.now + self.replica.due - self.now, self.world.now + 0.0005)
         if due < self._ticks_at or self._ticks_at <= self.world.now:
             self._ticks_at = due
             self.world.after(due - self.world.now, self._alarm, self.life, due)
@@ -210,12 +217,12 @@ class Node:
     def _alarm(self, life: int, at: float) -> None:
         if life != self.life or at != self._ticks_at:
             return
-        if self.replica.due - self._offset <= self.world.now + 1e-6:
+        if self.replica.due <= self.now + 1e-6:
             self.handle(events.Tick())
         else:
             self._set_alarm()
 
-    _begin: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+    LANES: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         events.Look: _look,
         events.Read: _read,
         events.Scan: _scan,

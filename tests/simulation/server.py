@@ -11,7 +11,6 @@ from oidc_middleware.core.ledger.records import LogEntry, Position, Record
 from simulation.data import Data, Member, Write, record_of
 from simulation.world import World
 
-PAGE = 4
 MOST_ENTRIES = 20
 
 
@@ -32,6 +31,8 @@ class Server:
         self.is_cut_off = False
         """From replicas, and so from taking writes where these are demanded."""
         self.isolations = 0
+        self.syncs = 0
+        """How often it began to follow somebody, or ceased to."""
         self.frozen_until = 0.0
         self.skew = 0.0
         self.lag = 0.001
@@ -73,8 +74,9 @@ class Server:
         start = int(cursor or b"-1")
         order = sorted((self._slot(member), member) for member in self.data.ends)
         rest = [(slot, member) for slot, member in order if slot > start]
-        page = [record_of(member, self.data.ends[member]) for _, member in rest[:PAGE]]
-        return page, b"%d" % rest[PAGE - 1][0] if len(rest) > PAGE else b"", place
+        most = self.cluster.page
+        page = [record_of(member, self.data.ends[member]) for _, member in rest[:most]]
+        return page, b"%d" % rest[most - 1][0] if len(rest) > most else b"", place
 
     def read(self, after: Position) -> list[LogEntry]:
         """Return what was logged after a place, if anything."""
@@ -104,15 +106,16 @@ class Server:
 
     # ---------------------------------------------------------------------------------------------------- replication
 
-    def receive(self, write: Write, master: Server) -> None:
-        """Apply what the primary did, if that is still who is followed."""
-        if self.master is master and self.is_up:
+    def receive(self, write: Write, syncs: int) -> None:
+        """Apply what the primary did, unless this came to be another's replica since, or anew."""
+        if self.syncs == syncs and self.is_up:
             self.data.apply(write)
             self._wake()
 
     def resync(self, master: Server) -> None:
         """Become a replica with all that the primary has."""
         self.master = master
+        self.syncs += 1
         self.data = master.data.copy()
 
     def _change(self, write: Write) -> None:
@@ -121,7 +124,7 @@ class Server:
         for replica in self.cluster.servers:
             if replica.master is self and not self.is_cut_off:
                 replica._applies_at = max(replica._applies_at + 1e-6, world.now + replica.lag)
-                world.after(replica._applies_at - world.now, replica.receive, write, self)
+                world.after(replica._applies_at - world.now, replica.receive, write, replica.syncs)
         self.cluster.changed(self, write)
         self._wake()
 
@@ -155,6 +158,7 @@ class Cluster:
     def __init__(self, world: World, replicas: int, *, demands_replicas: bool) -> None:
         self.world = world
         self.demands_replicas = demands_replicas
+        self.page = 4
         self.servers = [Server(world, f"redis-{number}", self) for number in range(replicas + 1)]
         self.primary = self.servers[0]
         for server in self.servers[1:]:
@@ -179,6 +183,7 @@ class Cluster:
     def promote(self, server: Server) -> None:
         """Make a replica the primary: what it has is all there is from now on."""
         server.master = None
+        server.syncs += 1
         server.is_cut_off = False
         self.primary = server
         self.resync()

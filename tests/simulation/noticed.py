@@ -1,0 +1,37 @@
+"""Seeds whose schedules notice a broken rule; written by `simulation.seeds`."""
+
+from __future__ import annotations
+
+NOTICED_BY: dict[str, tuple[int, ...]] = {
+    "a clock that jumps ahead is believed at once": (5, 12, 30),
+    "a cursor is taken to another server": (219, 1504, 1987),
+    "a failed write is journaled as acknowledged": (2, 13, 14),
+    "a journal that fails gives a receipt all the same": (12, 13, 20),
+    "a load is done before the log has come to where the last page was": (1463, 1926),
+    "a log that went back is not noticed": (47, 135, 173),
+    "a look does not try to write": (9, 87, 109),
+    "a look proves what was not yet read": (1, 10, 13),
+    "fresh before everything is loaded": (0, 1, 2),
+    "freshness on the answer to a read alone": (25, 31, 92),
+    "gaps are found by the id alone": (12, 13, 23),
+    "nothing is written back": (0, 5, 6),
+    "numbers alone are compared": (38, 129, 272),
+    "paging by rank": (93, 103, 207),
+    "replicas are asked where the log is": (12, 35, 38),
+    "sweeping with the caller's leeway": (0, 3, 6),
+    "the generation does not move": (0, 1, 2),
+    "the mirror is cleared by a reload": (0, 3, 4),
+    "the mirror learns of a revocation from the log": (0, 1, 2),
+    "the other workers' journal is not read": (53, 75, 126),
+    "the previous id of an entry is ignored": (1229, 1763, 2270),
+    "the receipt comes before the answer": (0, 1, 2),
+    "the receipt comes before the journal": (1, 2, 3),
+    "the store sweeps with the leeway of who writes": (1, 16, 26),
+    "two servers may give one id": (53, 129, 191),
+    "what ended is written back": (5, 13, 14),
+    "what failed once is forgotten": (2, 13, 14),
+    "what nobody can read does not make a node stale": (1, 4, 5),
+    "what the journal has is not written back": (2, 52, 81),
+    "where the log was after a write is ignored": (40, 350, 586),
+    "where the log was when a page was read is ignored": (922, 1463, 1617),
+}
