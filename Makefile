@@ -68,6 +68,7 @@ soak: $(READY)  ## Let three processes share a Redis that fails in every way, an
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
 	@$(BIN)/python -m pytest tests/soak
 	@$(BIN)/python tests/soak/revocations.py $(ARGS)
+	@$(BIN)/python tests/soak/schedules.py $(ARGS)
 
 .PHONY: bench
 bench: $(READY)  ## Measure, side by side with the peers, and print tables of ratios.
