@@ -28,7 +28,7 @@ _WRONG_TYPE = "WRONGTYPE"
 _READ_BUDGET = 1.0
 # What is read in one go: entries, each of up to `TOGETHER` records, and members of the sorted set.
 _ENTRIES = b"32"
-_MEMBERS = b"1000"
+_MEMBERS = b"2000"
 _SWEPT_BESIDES = b"100"
 _EPOCH_BYTES = 8
 _ID_BYTES = 8
