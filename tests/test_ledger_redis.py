@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -14,7 +15,8 @@ from test_cache_redis_faults import open_files, tls_context
 
 from oidc_middleware.cache.ledger import TOGETHER
 from oidc_middleware.cache.redis.ledger import RedisLedger
-from oidc_middleware.core.ledger.records import Position, Record
+from oidc_middleware.cache.redis.ledger.reading import entries_of
+from oidc_middleware.core.ledger.records import LogEntry, Position, Record, pack
 from oidc_middleware.errors import BackendUnavailable
 
 from ledger_redis_kit import COMMANDS, LEDGER, LOG, OpenLedger, add_user
@@ -57,6 +59,20 @@ class TestConnections:
         place = await here.write([token(1, now + HOUR)])
         assert await there.look() == place
         assert await contents(here) == {token(1, now + HOUR)}
+
+    async def test_another_database(self, any_server: RedisServer, open_ledger: OpenLedger, now: int) -> None:
+        ledger, elsewhere = open_ledger(any_server.url.replace("/0", "/3")), open_ledger(any_server.url)
+        begin = await ledger.look()
+        place = await ledger.write([token(1, now + HOUR)])
+        assert [entry.position for entry in await ledger.read(begin, PATIENCE)] == [place]
+        assert await contents(elsewhere) == set()
+
+    @pytest.mark.parametrize("form", [list, dict], ids=["as RESP2 has it", "as RESP3 has it"])
+    def test_either_protocol(self, form: Callable[[Any], Any], now: int) -> None:
+        fields = [b"e", b"ab", b"n", b"7", b"p", b"1-1", b"r", pack([token(1, now)])]
+        found = entries_of(form([(LOG.encode(), [[b"2-2", fields]])]))
+        assert found == [LogEntry(b"ab", 7, b"1-1", b"2-2", (token(1, now),))]
+        assert entries_of(form([])) == entries_of(None) == []
 
     async def test_tls(self, redis_server: RedisServer, open_ledger: OpenLedger, tmp_path: Path, now: int) -> None:
         authority = trustme.CA()
