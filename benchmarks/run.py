@@ -33,6 +33,7 @@ NAMES = (
     "envelope",
     "ledger",
     "revocation",
+    "live",
 )
 PEERS = (
     *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),

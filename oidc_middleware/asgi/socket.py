@@ -23,7 +23,6 @@ LEAVE_SECONDS: Final = 5.0
 
 class _State(Enum):
     CONNECTING = auto()
-    ACCEPTING = auto()
     OPEN = auto()
     OVER = auto()
 
@@ -43,7 +42,7 @@ class Socket:
         self._send = send
         self._state = _State.CONNECTING
         self._is_connected = False
-        self._accepted = asyncio.Event()
+        self._accepted: asyncio.Event | None = None
 
     async def send(self, message: Message) -> None:
         """Pass a message of the app on."""
@@ -62,12 +61,14 @@ class Socket:
 
     async def _accept(self, message: Message) -> None:
         """Accept it; whoever ends it meanwhile waits, for half a handshake is nothing that can be closed."""
-        self._state = _State.ACCEPTING
+        self._accepted = asyncio.Event()
+        self._state = _State.OVER  # unless it succeeds
         try:
             await self._send(message)
             self._state = _State.OPEN
         finally:
             self._accepted.set()
+            self._accepted = None
 
     async def receive(self) -> Message:
         """Return the next message for the app. The first one is always the server's, for frameworks insist on it."""
@@ -81,7 +82,7 @@ class Socket:
 
     async def end(self, track: Track, ending: Ending, refuse: Refuse) -> None:
         """End it, and return when the app has left, or has been made to."""
-        if self._state is _State.ACCEPTING:
+        if self._accepted is not None:
             await self._accepted.wait()
         state, self._state = self._state, _State.OVER
         track.waits.end()

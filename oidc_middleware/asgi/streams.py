@@ -7,6 +7,7 @@ socket     a WebSocket
 track      what is kept of one that takes a while
 ending     how one of them ends
 waits      how an app that waits is told
+index      which ones a record of the ledger means
 expiries   what ends at which second
 ```
 """
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from oidc_middleware.asgi.ending import Ending, Reason
 from oidc_middleware.asgi.exchange import Exchange, Refuse
 from oidc_middleware.asgi.expiries import Expiries
+from oidc_middleware.asgi.index import Index
 from oidc_middleware.asgi.socket import Socket
 from oidc_middleware.asgi.track import Track
 from oidc_middleware.auth.known import Known
@@ -60,7 +62,7 @@ class LiveConnections:
         self._close_on_expiry = close_on_expiry
         self.waiting: set[Live] = set()
         """Requests without an entry in the index."""
-        self._index: dict[int, set[Live]] = {}
+        self._index: Index[Live] = Index()
         self._expiries: Expiries[Live] = Expiries()
         self._to_end: deque[tuple[Live, Reason]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,7 +74,7 @@ class LiveConnections:
         """Return how many connections can be found, and how many are ending."""
         return {
             "waiting": len(self.waiting),
-            "indexed": sum(map(len, self._index.values())),
+            "indexed": len(self._index),
             "expiring": len(self._expiries),
             "ending": len(self._tasks) + len(self._to_end),
         }
@@ -91,11 +93,7 @@ class LiveConnections:
         """Forget a connection that is over; if it was ended, wait until its client was told."""
         self.waiting.discard(connection)
         for digest in track.digests or ():
-            found = self._index.get(digest)
-            if found is not None:
-                found.discard(connection)
-                if not found:
-                    del self._index[digest]
+            self._index.discard(digest, connection)
         track.digests = None
         if track.expires:
             self._expiries.discard(connection, connection.known.deadline)
@@ -107,7 +105,7 @@ class LiveConnections:
         if track.digests is None:
             track.digests = tuple(filter(None, self._marks(connection).digests))
             for digest in track.digests:
-                self._index.setdefault(digest, set()).add(connection)
+                self._index.add(digest, connection)
 
     def _marks(self, connection: Live) -> Marks:
         return self._ledger.keys.unpack(connection.known.marks)
@@ -135,7 +133,7 @@ class LiveConnections:
             self._be_found(request, request.track)
         if self._index:
             for record in records:
-                self._to_end.extend((connection, "revoked") for connection in self._index.get(record.digest, ()))
+                self._to_end.extend((connection, "revoked") for connection in self._index.find(record.digest))
             self._begin()
 
     def _begin(self) -> None:
@@ -182,7 +180,7 @@ class LiveConnections:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._timer, self._ender = loop, None, None
-            self._index, self._expiries = {}, Expiries()
+            self._index, self._expiries = Index(), Expiries()
             self._to_end.clear()
         return loop
 

@@ -25,7 +25,7 @@ class Waits:
     def __init__(self) -> None:
         self.is_over: bool = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._ended: set[asyncio.Task[Any]] = set()
+        self._ended: frozenset[asyncio.Task[Any]] = frozenset()
 
     async def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Await `function(*arguments)`.
@@ -50,12 +50,13 @@ class Waits:
         finally:
             self._tasks.discard(task)
             if task in self._ended:
-                self._ended.discard(task)
+                self._ended -= {task}
                 task.uncancel()
 
     def end(self) -> None:
         """End the calls that are under way, and let no other one begin."""
-        self.is_over = True
-        for task in self._tasks - self._ended:
-            self._ended.add(task)
-            task.cancel()
+        if not self.is_over:
+            self.is_over = True
+            self._ended = frozenset(self._tasks)
+            for task in self._ended:
+                task.cancel()
