@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from oidc_middleware.asgi.ending import Ending
 from oidc_middleware.asgi.track import Track
-from oidc_middleware.asgi.waits import Disconnected
+from oidc_middleware.asgi.waits import Disconnected, Waits
 from oidc_middleware.auth.known import Known
 
 ANSWER_SECONDS: Final = 0.5
@@ -47,6 +47,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     _goes_on: Callable[[Exchange, Track], None]
     _start: Message | None = None
     _is_complete: bool = False
+    _waits: Waits | None = None
     track: Track | None = None
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -61,29 +62,35 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     async def receive(self) -> Message:
         """Return the next message for the app, `http.disconnect` when there is no use in waiting."""
-        track = self._find_track()
+        if self._start is not None and not self._is_complete:
+            self._go_on()
         try:
-            return await track.waits.call(self._receive)
+            return await self._open_waits().call(self._receive)
         except Disconnected:
             return {"type": "http.disconnect"}
 
     async def _send_part(self, message: Message) -> None:
-        track = self._find_track()
-        track.task = asyncio.current_task()
-        if track.waits.is_over:
+        waits = self._open_waits()
+        if waits.is_over:
             await _closed(message)
-        await track.waits.call(self._send, message)
+        self._go_on().task = asyncio.current_task()
+        await waits.call(self._send, message)
 
-    def _find_track(self) -> Track:
-        """Return the track; what has started and is not complete goes on."""
+    def _go_on(self) -> Track:
         track = self.track
         if track is None:
             track = self.track = Track()
-        if self._start is not None and not track.goes_on:
+        if not track.goes_on and self._start is not None:
             track.goes_on = True
             track.expires = _is_event_stream(self._start)
             self._goes_on(self, track)
         return track
+
+    def _open_waits(self) -> Waits:
+        waits = self._waits
+        if waits is None:
+            waits = self._waits = Waits()
+        return waits
 
     async def end(self, track: Track, ending: Ending, refuse: Refuse) -> None:
         """End it, and return when the app has left, or has been made to.
@@ -98,7 +105,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
             return
         start, send = self._start, self._send
         self._send = _closed
-        track.waits.end()
+        self._open_waits().end()
         if start is None:
             self._start = _LAST  # ours
             await ending.say(refuse(self.scope, self._receive, send))

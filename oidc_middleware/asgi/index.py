@@ -18,6 +18,9 @@ class Index(Generic[T]):
     def __len__(self) -> int:
         return len(self._alone) + sum(map(len, self._several.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._alone or self._several)
+
     def find(self, digest: int) -> Iterable[T]:
         """Return the things that have a digest."""
         if digest in self._alone:

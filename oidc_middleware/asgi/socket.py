@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from oidc_middleware.asgi.ending import Ending
 from oidc_middleware.asgi.exchange import Refuse
 from oidc_middleware.asgi.track import Track
-from oidc_middleware.asgi.waits import Disconnected
+from oidc_middleware.asgi.waits import Disconnected, Waits
 from oidc_middleware.auth.known import Known
 
 POLICY_VIOLATION: Final = 1008
@@ -30,7 +30,7 @@ class _State(Enum):
 class Socket:
     """What stands between app and server: `send` and `receive` are the app's."""
 
-    __slots__ = ("_accepted", "_is_connected", "_receive", "_send", "_state", "known", "scope", "track")
+    __slots__ = ("_accepted", "_is_connected", "_receive", "_send", "_state", "_waits", "known", "scope", "track")
 
     def __init__(self, known: Known, scope: Scope, receive: Receive, send: Send) -> None:
         self.known: Known = known
@@ -38,6 +38,7 @@ class Socket:
         self.track: Track = Track()
         self.track.task = asyncio.current_task()
         self.track.expires = True
+        self._waits = Waits()
         self._receive = receive
         self._send = send
         self._state = _State.CONNECTING
@@ -47,12 +48,12 @@ class Socket:
     async def send(self, message: Message) -> None:
         """Pass a message of the app on."""
         kind = message["type"]
-        if self.track.waits.is_over:
+        if self._waits.is_over:
             await asyncio.sleep(0)  # an app that tries again and again is to be cancelled, and not to hold the loop
             if kind != "websocket.close":  # that is what happened
                 raise Disconnected
         elif kind == "websocket.send":
-            await self.track.waits.call(self._send, message)
+            await self._waits.call(self._send, message)
         elif kind == "websocket.accept":
             await self._accept(message)
         else:
@@ -76,7 +77,7 @@ class Socket:
             self._is_connected = True
             return await self._receive()
         try:
-            return await self.track.waits.call(self._receive)
+            return await self._waits.call(self._receive)
         except Disconnected:
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
 
@@ -85,7 +86,7 @@ class Socket:
         if self._accepted is not None:
             await self._accepted.wait()
         state, self._state = self._state, _State.OVER
-        track.waits.end()
+        self._waits.end()
         if state is _State.CONNECTING:
             await ending.say(refuse(self.scope, self._receive, self._send))
         elif state is _State.OPEN:

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from oidc_middleware.asgi.ending import Ending
-from oidc_middleware.asgi.waits import Waits
 
 
 class Track:
@@ -17,7 +16,7 @@ class Track:
     it is to end. `task` is the one in which its app serves it, as far as is known.
     """
 
-    __slots__ = ("digests", "ending", "expires", "goes_on", "task", "waits")
+    __slots__ = ("digests", "ending", "expires", "goes_on", "task")
 
     def __init__(self) -> None:
         self.digests: tuple[int, ...] | None = None
@@ -25,7 +24,6 @@ class Track:
         self.goes_on: bool = False
         self.expires: bool = False
         self.task: asyncio.Task[Any] | None = None
-        self.waits: Waits = Waits()
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether what came out of the app came because its connection ended, and is to go no further."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 
@@ -13,19 +15,17 @@ class Disconnected(OSError):
     """What a send after the end raises, under every server: those that speak ASGI 2.4 raise an `OSError` there too."""
 
 
-class Waits:
+class Waits(msgspec.Struct, gc=False, eq=False):
     """The calls of one app to its server that are under way, in whatever tasks.
 
     A call is ended as `asyncio.timeout` ends a block: its task is cancelled, and the cancellation goes no further than
-    the call. So there is no task beside it, and nothing of it is left.
+    the call. So there is no task beside it, and nothing of it is left. A Struct, for every request with a body makes
+    one.
     """
 
-    __slots__ = ("_ended", "_tasks", "is_over")
-
-    def __init__(self) -> None:
-        self.is_over: bool = False
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._ended: frozenset[asyncio.Task[Any]] = frozenset()
+    is_over: bool = False
+    _tasks: set[asyncio.Task[Any]] = msgspec.field(default_factory=set)
+    _ended: frozenset[asyncio.Task[Any]] = frozenset()
 
     async def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Await `function(*arguments)`.
