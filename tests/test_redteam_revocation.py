@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from oidc_middleware.core.ledger.records import LARGEST_NUMBER
+
 from abuse.door import Door
-from abuse.signing import Signer
+from abuse.signing import NOW, Signer
 
 pytestmark = pytest.mark.anyio
 
@@ -32,3 +35,27 @@ async def test_a_verdict_of_all_nodes_is_not_found_by_a_header_value(signer: Sig
         assert (await door.ask(headers=smuggled)).status == 400
         await door.oidc.revoke.token(token)
         assert (await door.ask(headers=smuggled)).status == 400
+
+
+async def test_an_import_revokes_nothing_that_is_yet_to_be_issued(signer: Signer) -> None:
+    """There is no un-revoke: a line with a number of the year 2106 shut a subject out for eighty years."""
+    door = Door(signer.jwks())
+    await door.oidc.revoke.subject("bob")
+    (line,) = door.oidc.revocations.export()
+    for number, end in ((LARGEST_NUMBER, LARGEST_NUMBER), (int(NOW) + 1000, int(NOW) + 2000)):
+        with pytest.raises(ValueError, match="^line 1 revokes what is yet to be issued: its number is in the future$"):
+            await door.oidc.revocations.import_([json.dumps(json.loads(line) | {"number": number, "end": end})])
+    assert list(door.oidc.revocations.export()) == [line]
+    ahead = json.dumps(json.loads(line) | {"number": int(NOW) + 120, "end": int(NOW) + 2000})
+    await door.oidc.revocations.import_([ahead])  # from a node whose clock is ahead
+
+
+async def test_an_import_leaves_out_what_has_ended(signer: Signer) -> None:
+    door = Door(signer.jwks())
+    await door.oidc.revoke.token(jti="one", expires_at=NOW + 60)
+    (line,) = door.oidc.revocations.export()
+    door.clock.advance(60 + 601)
+    other = Door(signer.jwks(), clock=door.clock)
+    line = json.dumps(json.loads(line) | {"key_id": other.oidc.mirror.ledger.keys.key_id.hex()})
+    await other.oidc.revocations.import_([line])
+    assert list(other.oidc.revocations.export()) == []

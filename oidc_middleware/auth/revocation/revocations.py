@@ -13,7 +13,7 @@ from oidc_middleware.auth.revocation.receipt import Receipt
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import verify
 from oidc_middleware.core.ledger.digests import Marks
-from oidc_middleware.core.ledger.records import LARGEST_NUMBER, Kind, Record
+from oidc_middleware.core.ledger.records import GRACE, LARGEST_NUMBER, Kind, Record
 from oidc_middleware.core.principal import Principal
 
 KindName = Literal["token", "session", "subject", "client", "clear"]
@@ -115,14 +115,18 @@ class Revocations:
     async def import_(self, lines: Iterable[str]) -> Receipt:
         """Add what `export` yielded, here or elsewhere, and return the least receipt that any of it got.
 
+        What has ended is left out.
+
         Raises:
-            ValueError: a line is not of an export, or was made under a secret that is not configured here. Lines
-                before it may have been added.
+            ValueError: a line is not of an export, was made under a secret that is not configured here, or revokes what
+                is yet to be issued. Lines before it may have been added.
         """
         least = Receipt.SHARED
         batch: list[Record] = []
         for number, line in enumerate(lines, 1):
-            batch.append(self._read(line, number))
+            record = self._read(line, number)
+            if record.end + GRACE > self._now():
+                batch.append(record)
             if len(batch) == _SLICE:
                 least = least.least(await self._keeper.add(batch))
                 batch = []
@@ -151,6 +155,8 @@ class Revocations:
             raise ValueError(f"line {number} is not of an export: a number is out of range")
         if key_id not in self._keeper.ledger.keys.ids:
             raise ValueError(f"line {number} was made under a secret (id {row.key_id}) that is not configured here")
+        if record.kind is not Kind.TOKEN and row.number > self._now() + self._names.leeway + GRACE:
+            raise ValueError(f"line {number} revokes what is yet to be issued: its number is in the future")
         return record
 
 
