@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lifecycle_kit import http_scope
 
 from oidc_middleware.core.ledger.records import LARGEST_NUMBER
 
@@ -43,7 +46,7 @@ async def test_an_import_revokes_nothing_that_is_yet_to_be_issued(signer: Signer
     await door.oidc.revoke.subject("bob")
     (line,) = door.oidc.revocations.export()
     for number, end in ((LARGEST_NUMBER, LARGEST_NUMBER), (int(NOW) + 1000, int(NOW) + 2000)):
-        with pytest.raises(ValueError, match="^line 1 revokes what is yet to be issued: its number is in the future$"):
+        with pytest.raises(ValueError, match=r"^line 1 revokes what is yet to be issued: its number is in the future$"):
             await door.oidc.revocations.import_([json.dumps(json.loads(line) | {"number": number, "end": end})])
     assert list(door.oidc.revocations.export()) == [line]
     ahead = json.dumps(json.loads(line) | {"number": int(NOW) + 120, "end": int(NOW) + 2000})
@@ -59,3 +62,37 @@ async def test_an_import_leaves_out_what_has_ended(signer: Signer) -> None:
     line = json.dumps(json.loads(line) | {"key_id": other.oidc.mirror.ledger.keys.key_id.hex()})
     await other.oidc.revocations.import_([line])
     assert list(other.oidc.revocations.export()) == []
+
+
+@pytest.mark.parametrize("rest", ["comes", "does not come"])
+async def test_an_order_whose_administrator_is_revoked_while_it_comes(signer: Signer, rest: str) -> None:
+    """Whoever had a token of an administrator could keep an order open, and give it hours after that was revoked."""
+    door = Door(signer.jwks(), admin_scope="admin")
+    admin = signer.token(claims={"scope": "admin", "sub": "root"})
+    began, revoked = asyncio.Event(), asyncio.Event()
+    parts = [b'{"sub": ', b'"bob"}'] if rest == "comes" else [b'{"sub": ']
+    answers: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if len(parts) < 2:
+            began.set()
+            await revoked.wait()
+        if not parts:
+            await asyncio.Event().wait()
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts) or rest != "comes"}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    headers = [(b"authorization", b"Bearer " + admin.encode()), (b"content-type", b"application/json")]
+    scope = http_scope("/oauth2/revocations", method="POST", headers=headers)
+    order = asyncio.ensure_future(door.app(scope, receive, send))
+    await began.wait()
+    await door.oidc.revoke.token(admin)
+    revoked.set()
+    async with asyncio.timeout(20):
+        await order
+    assert answers[0]["status"] == 401
+    assert json.loads(answers[1]["body"])["error"] == "invalid_token"
+    assert (await door.ask(token=signer.token(claims={"sub": "bob", "jti": "two"}))).status == 200

@@ -124,19 +124,18 @@ class OIDCMiddleware:
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
-        if decision.endpoint is not None:
-            await ENDPOINTS[decision.endpoint](scope, receive, send)
-        elif known is None:
-            await self.app(scope, receive, send)
+        app = self.app if decision.endpoint is None else ENDPOINTS[decision.endpoint]
+        if known is None:
+            await app(scope, receive, send)
         elif kind == "websocket":
-            await self.live.serve_websocket(self.app, known, scope, receive, send)
+            await self.live.serve_websocket(app, known, scope, receive, send)
         else:
             if "extensions" in scope and PATHSEND in (scope["extensions"] or ()):
                 scope["extensions"] = without_pathsend(scope["extensions"])
             exchange = Exchange(known, scope, receive, send, self._goes_on)
             self._waiting.add(exchange)
             try:
-                await self.app(scope, exchange.receive, exchange.send)
+                await app(scope, exchange.receive, exchange.send)
             except BaseException as error:
                 if exchange.track is None or not exchange.track.absorbs(error):
                     raise

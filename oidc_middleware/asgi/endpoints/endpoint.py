@@ -13,8 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from oidc_middleware.asgi.endpoints.bodies import BadRequest
-from oidc_middleware.asgi.responses import stamp
-from oidc_middleware.errors import OIDCError, RevocationNotShared
+from oidc_middleware.asgi.responses import error_response, stamp
+from oidc_middleware.errors import OIDCError, RevocationNotShared, Revoked
+from oidc_middleware.wiring import OIDC
 
 logger: logging.Logger = logging.getLogger("oidc_middleware")
 
@@ -54,6 +55,10 @@ class Endpoint:
             except BadRequest as error:
                 logger.info("refused %.200r with %d: %s", scope["path"], error.status, error.problem)
                 response = answer({"error": error.code, "error_description": error.problem}, error.status)
+            except Revoked as error:
+                logger.info("refused %.200r with %d: %s", scope["path"], error.status, error)
+                realm = OIDC.from_scope(scope).settings.realm
+                response = error_response(error, headers=scope["headers"], realm=realm)
             except OIDCError as error:
                 logger.warning("%.200r is answered with %d: %s", scope["path"], error.status, error)
                 response = _failure(error)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from oidc_middleware.asgi.endpoints.bodies import BadRequest, read_json, read_query
 from oidc_middleware.asgi.endpoints.endpoint import answer
 from oidc_middleware.auth.revocation.receipt import Receipt, ReceiptName
-from oidc_middleware.errors import TokenError
+from oidc_middleware.errors import Revoked, TokenError
 from oidc_middleware.wiring import OIDC
 
 _USUAL_LIMIT: Final = 100
@@ -46,12 +46,15 @@ async def revoke(request: Request) -> Response:
 
     Raises:
         BadRequest: it names nothing that can be revoked, and the answer says why.
+        Revoked: whoever sent it was revoked while it came.
         ProviderError: nobody can say whether the token in it is valid.
         RevocationNotShared: it holds here, and not as widely as required; the answer has the receipt.
     """
-    order = _order(await read_json(request))
+    order, oidc = _order(await read_json(request)), OIDC.from_scope(request.scope)
+    if oidc.revocations.check(request.user).status == "revoked":
+        raise Revoked("while an order came")
     try:
-        receipt = await _revoke(OIDC.from_scope(request.scope), order)
+        receipt = await _revoke(oidc, order)
     except TokenError as error:
         raise BadRequest(f"The token is refused ({error}), so there is nothing to revoke.") from None
     except ValueError as error:
