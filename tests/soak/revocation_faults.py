@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 LONGEST_SKEW = 120.0
 _JUNK = 64
+_DISTANCES = ((0.0, 0.0), (0.0, 0.0), (0.02, 0.02), (0.0, 0.15))
+"""Seconds to the store and back."""
 
 Fault = Callable[[float], Awaitable[None]]
+_Range = tuple[float, float]
 
 
 class Faults:
@@ -33,7 +36,7 @@ class Faults:
         self.nodes = nodes
         self.promises = promises
         # Each has its own, so that the same is chosen in the same order, whatever takes how long.
-        self.of_store, self.of_others, self.of_partition = (Random(f"{seed}-{name}") for name in ("a", "b", "c"))
+        self.of_store, self.of_others, self.of_partition, self.of_links = (Random(f"{seed}-{n}") for n in range(4))
         self.done: Counter[str] = Counter()
         self._cut_off: Node | None = None
         self._bags: dict[Random, list[Fault]] = {}
@@ -41,11 +44,15 @@ class Faults:
     async def harm(self, seconds: float, *, frozen: float = 0.0, cut_off: float = 0.0) -> None:
         """Do harm for so many seconds; first freeze the store, and meanwhile cut a node off, for as long as is said."""
         end = monotonic() + seconds
+        for node in self.nodes:
+            node.proxy.to_server, node.proxy.to_client = self.of_links.choice(_DISTANCES)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._store(end, frozen))
             if cut_off:
                 group.create_task(self._partition(cut_off))
             group.create_task(self._others(end))
+        for node in self.nodes:
+            node.proxy.to_server = node.proxy.to_client = 0.0
 
     async def _store(self, end: float, frozen: float) -> None:
         if frozen:
@@ -62,7 +69,7 @@ class Faults:
             self.read_only,
             self.password,
         ]
-        await self._repeat(self.of_store, faults, end, (0.2, 4.0))
+        await self._repeat(self.of_store, faults, end, (0.2, 3.0), (0.0, 5.0))
 
     async def _others(self, end: float) -> None:
         faults = [
@@ -76,13 +83,15 @@ class Faults:
             self.kill_node,
             self.skew,
         ]
-        await self._repeat(self.of_others, faults, end, (0.05, 3.0))
+        await self._repeat(self.of_others, faults, end, (0.05, 3.0), (0.0, 2.0))
 
-    async def _repeat(self, random: Random, faults: Sequence[Fault], end: float, seconds: tuple[float, float]) -> None:
-        """Do all of these in random order, again and again."""
+    async def _repeat(
+        self, random: Random, faults: Sequence[Fault], end: float, seconds: _Range, pauses: _Range
+    ) -> None:
+        """Do all of these in random order, again and again, for random times and after random pauses."""
         bag = self._bags.setdefault(random, [])
         while (left := end - monotonic()) > 0:
-            await asyncio.sleep(min(left, random.uniform(0.0, 3.0)))
+            await asyncio.sleep(min(left, random.uniform(*pauses)))
             if not bag:
                 bag += random.sample(faults, len(faults))
             await self._do(bag.pop(), random.uniform(*seconds))
@@ -237,11 +246,13 @@ class Faults:
             await node.proxy.cut()
 
     async def delay(self, seconds: float) -> None:
+        """Delay all of a link, more than a call may take at times."""
         proxy = self._somebody().proxy
+        before = proxy.to_server, proxy.to_client
         proxy.to_server = self.of_others.choice((0.0, 0.05, 0.15, 0.6))
         proxy.to_client = self.of_others.choice((0.02, 0.05, 0.15, 0.6))
         await asyncio.sleep(seconds)
-        proxy.to_server = proxy.to_client = 0.0
+        proxy.to_server, proxy.to_client = before
 
     async def freeze_node(self, seconds: float) -> None:
         node = self.of_others.choice(self.nodes)

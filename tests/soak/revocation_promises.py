@@ -17,8 +17,8 @@ BACKGROUND = 10.0
 """Seconds in which a revocation that is shared is in the journal too."""
 LONGEST = 15.0
 """Seconds for which a caller that revokes may have to wait, on a busy machine."""
-_ASKED = 2000
-_ASKED_AGAIN = 200
+_ASKED = 300
+_ASKED_AGAIN = 100
 
 Name: TypeAlias = tuple[str, str]
 
@@ -113,7 +113,7 @@ class Promises:
         """Return what to ask a node for: what it may not know, and some that it must not have forgotten."""
         names = list(life.open)
         if len(names) > _ASKED:
-            names = self._random.sample(names, _ASKED)
+            names = names[-_ASKED // 2 :] + self._random.sample(names, _ASKED // 2)
         return names + self._random.sample(list(life.refused), min(_ASKED_AGAIN, len(life.refused)))
 
     def judge(self, life: Life, names: list[Name], answer: dict[str, Any]) -> None:
