@@ -16,6 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from oidc_middleware.testing.faults import DROP
 
 
+# Turns of the event loop in which asyncio makes a connection of what it has accepted.
+_LAST_TURNS = 3
+
+
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening TCP socket; port 0 takes a free one. Connections queue until a server accepts them."""
     listening = socket.create_server((host, port), backlog=1024)
@@ -53,6 +57,7 @@ async def serving(
     finally:
         server.cut()
         await running
+        await server.left()
 
 
 @contextmanager
@@ -84,6 +89,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+    async def left(self) -> None:
+        """Return when no connection is there, not even one that was accepted in the last moment."""
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
+            while self.server_state.connections:
+                self.cut()
+                await asyncio.sleep(0)
 
 
 class _Protocol(H11Protocol):

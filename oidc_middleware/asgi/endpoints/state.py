@@ -12,7 +12,7 @@ from oidc_middleware.wiring import OIDC
 
 
 async def health(request: Request) -> Response:
-    """Tell whether requests can be judged now: 200 `ok`, or 503 while keys or the ledger of revocations are not there."""
+    """Tell whether requests can be judged now: 200 `ok`, or 503 while keys or the ledger are not there yet."""
     if OIDC.from_scope(request.scope).ready:
         return answer({"status": "ok"})
     return answer({"status": "unavailable"}, HTTPStatus.SERVICE_UNAVAILABLE)
