@@ -15,7 +15,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from oidc_middleware.testing.faults import DROP
 
-
 # Turns of the event loop in which asyncio makes a connection of what it has accepted.
 _LAST_TURNS = 3
 

@@ -48,7 +48,7 @@ class RedisLedger:
         url: str,
         *,
         prefix: bytes = b"oidc",
-        budget: float = 0.25,
+        budget: float = 1.0,
         ca_file: str | None = None,
         kept: int = KEPT,
         random: Callable[[int], bytes] = os.urandom,
