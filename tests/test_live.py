@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from oidc_middleware import OIDC, OIDCMiddleware
 from oidc_middleware.asgi import streams
 from oidc_middleware.asgi.expiries import Expiries
+from oidc_middleware.asgi.index import Index
 from oidc_middleware.asgi.waits import Disconnected, Waits
 from oidc_middleware.core.ledger.digests import Marks
 from oidc_middleware.core.ledger.records import Record
@@ -446,6 +448,53 @@ async def test_nothing_of_a_request_is_shown(stand: Stand, fake_issuer: FakeIssu
     await left(door)
 
 
+async def mixed(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve WebSockets and event streams until their clients go, and answer or send bodies of some length to others."""
+    if scope["type"] == "websocket" or scope["path"] == "/events":
+        await listening(scope, receive, send)
+        return
+    for _ in range(len(scope["path"])):
+        await asyncio.sleep(0.001)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for more in (True, True, False):
+        await send({"type": "http.response.body", "body": b"x", "more_body": more})
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_clients_come_and_go_while_others_are_revoked(stand: Stand, fake_issuer: FakeIssuer, seed: int) -> None:
+    """Whatever the order: who is revoked has nothing open, the others have, and nothing else is left."""
+    chance = random.Random(seed)
+    door = stand(mixed)
+    tokens = {f"user-{number}": fake_issuer.token(f"user-{number}") for number in range(20)}
+    revoked: set[str] = set()
+    clients: list[tuple[str, Client]] = []
+    for _ in range(1500):
+        subject = chance.choice(list(tokens))
+        step = chance.random()
+        if step < 0.6:
+            kind, path = chance.choice(
+                [("websocket", "/"), ("http", "/events"), ("http", "/short"), ("http", "/long/er")]
+            )
+            clients.append((subject, Client(door, tokens[subject], kind, path)))
+        elif step < 0.9 and clients:
+            gone = chance.choice(clients)[1]
+            gone.coming.put_nowait({"type": f"{gone.scope['type']}.disconnect"})
+        elif step < 0.91 and len(revoked) < 10:
+            revoked.add(subject)
+            await door.oidc.revoke.subject(subject)
+        if chance.random() < 0.3:
+            await asyncio.sleep(0)
+    for subject, client in clients:
+        if subject in revoked:
+            await client.over()
+    for _, client in clients:
+        client.coming.put_nowait({"type": f"{client.scope['type']}.disconnect"})
+    for _, client in clients:
+        await client.over()
+    await left(door)
+
+
 # ---------------------------------------------------------------------------------------------------------------- waits
 
 
@@ -535,7 +584,22 @@ async def test_a_wait_that_does_not_let_itself_be_cancelled() -> None:
     assert await task == ("done", 0)
 
 
-# ------------------------------------------------------------------------------------------------------------- expiries
+# ------------------------------------------------------------------------------------------------- index, expiries
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3))))
+def test_an_index_is_what_a_set_of_pairs_would_be(steps: list[tuple[bool, int, int]]) -> None:
+    index: Index[int] = Index()
+    pairs: set[tuple[int, int]] = set()
+    for adds, digest, thing in steps:
+        if adds:
+            index.add(digest, thing)
+            pairs.add((digest, thing))
+        else:
+            index.discard(digest, thing)
+            pairs.discard((digest, thing))
+        assert {(digest, thing) for digest in range(4) for thing in index.find(digest)} == pairs
+        assert (len(index), bool(index)) == (len(pairs), bool(pairs))
 
 
 @given(
