@@ -67,6 +67,7 @@ class Faults:
             self.evict,
             self.fill,
             self.read_only,
+            self.without_replicas,
             self.password,
         ]
         await self._repeat(self.of_store, faults, end, (0.2, 3.0), (0.0, 5.0))
@@ -81,6 +82,7 @@ class Faults:
             self.freeze_node,
             self.kill_node,
             self.kill_node,
+            self.restart_node,
             self.skew,
         ]
         await self._repeat(self.of_others, faults, end, (0.05, 3.0), (0.0, 2.0))
@@ -186,6 +188,13 @@ class Faults:
             await asyncio.sleep(seconds)
         await self._admin("REPLICAOF", "NO", "ONE")
 
+    async def without_replicas(self, seconds: float) -> None:
+        """Let it refuse writes, as a primary that may be alone on its side does."""
+        await self._admin("CONFIG", "SET", "min-replicas-to-write", 1)
+        with self._blackout():
+            await asyncio.sleep(seconds)
+        await self._admin("CONFIG", "SET", "min-replicas-to-write", 0)
+
     async def password(self, seconds: float) -> None:
         await self._admin("CONFIG", "SET", "requirepass", "changed")
         await self._admin("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -263,6 +272,9 @@ class Faults:
 
     async def kill_node(self, _: float) -> None:
         await self.of_others.choice(self.nodes).crash()
+
+    async def restart_node(self, _: float) -> None:
+        await self.of_others.choice(self.nodes).restart()
 
     async def skew(self, _: float) -> None:
         """Set the clock of one node to another time; the others have the right one."""
