@@ -43,9 +43,12 @@ class Waits(msgspec.Struct, gc=False, eq=False):
         try:
             return await function(*arguments)
         except asyncio.CancelledError:
-            # Who cancelled the task besides us is not to wait in vain.
-            if task in self._ended and task.cancelling() - 1 <= before:
-                raise Disconnected from None
+            if task in self._ended:
+                if task.cancelling() - 1 <= before:
+                    raise Disconnected from None
+                # Somebody else cancels it too. A scope of anyio knows its own cancellation by the text, which may be
+                # ours now, and repeats it in the next turn of the loop; whoever else does so does it once.
+                await asyncio.sleep(0)
             raise
         finally:
             self._tasks.discard(task)
