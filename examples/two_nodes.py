@@ -166,7 +166,8 @@ def _left_as_it_was(cache: str, namespace: str) -> Iterator[None]:
     """Remove in the end what the nodes put into a cache that is not ours."""
     if cache.startswith("sqlite:///"):
         path = cache.removeprefix("sqlite:///")
-        files = [Path(path + kind + part) for kind in ("", "-ledger") for part in ("", "-wal", "-shm", "-lock")]
+        kinds = ("", "-ledger", f"-{namespace}-ledger")
+        files = [Path(path + kind + part) for kind in kinds for part in ("", "-wal", "-shm", "-lock")]
         if any(file.exists() for file in files):
             raise CannotRun(f"--cache: {path} is there already, and may be a service's. Name a new file.")
         try:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lifecycle_kit import http_scope
+from lifecycle_kit import http_scope, until
 
 from oidc_middleware.core.ledger.records import LARGEST_NUMBER
+from oidc_middleware.testing import ManualClock
 
 from abuse.door import Door
 from abuse.signing import NOW, Signer
@@ -96,3 +97,41 @@ async def test_an_order_whose_administrator_is_revoked_while_it_comes(signer: Si
     assert answers[0]["status"] == 401
     assert json.loads(answers[1]["body"])["error"] == "invalid_token"
     assert (await door.ask(token=signer.token(claims={"sub": "bob", "jti": "two"}))).status == 200
+
+
+async def test_services_that_share_a_file_have_each_a_ledger(signer: Signer, tmp_path: Path) -> None:
+    """They could not read each other's revocations, and so were never sure of anything."""
+    cache = f"sqlite:///{tmp_path}/cache.sqlite"
+    one, other = (
+        Door(signer.jwks(), cache=cache, secret="s" * 32, namespace=name, on_stale="deny") for name in ("oidc", "other")
+    )
+    async with one.oidc, other.oidc:
+        assert await one.oidc.revoke.subject("bob") == "shared"
+        assert await other.oidc.revoke.subject("eve") == "shared"
+    async with one.oidc, other.oidc:
+        await until(lambda: one.oidc.ready and other.oidc.ready)
+        for door, revoked, valid in ((one, "bob", "eve"), (other, "eve", "bob")):
+            assert (await door.ask(token=signer.token(claims={"sub": revoked}))).status == 401
+            assert (await door.ask(token=signer.token(claims={"sub": valid}))).status == 200
+            assert door.oidc.stats()["revocations"]["unknown_secrets"] == []
+
+
+async def test_a_secret_that_was_removed_too_early_can_be_put_back(signer: Signer, tmp_path: Path) -> None:
+    """Until then nobody is sure of anything, and nothing is thrown away."""
+    clock = ManualClock(NOW)
+
+    def door(*secrets: str) -> Door:
+        cache = f"sqlite:///{tmp_path}/cache.sqlite"
+        return Door(signer.jwks(), cache=cache, secret=list(secrets), on_stale="deny", clock=clock)
+
+    old, new = "o" * 32, "n" * 32
+    token, other = signer.token(claims={"sub": "bob"}), signer.token(claims={"sub": "eve", "jti": "two"})
+    async with (first := door(old)).oidc:
+        assert await first.oidc.revoke.subject("bob") == "shared"
+    async with (early := door(new)).oidc:
+        await until(lambda: early.oidc.stats()["revocations"]["loaded"])
+        assert [(await early.ask(token=each)).status for each in (token, other)] == [503, 503]
+        assert early.oidc.stats()["revocations"]["unknown_secrets"] != []
+    async with (mended := door(new, old)).oidc:
+        await until(lambda: mended.oidc.ready and not mended.oidc.stats()["revocations"]["stale"])
+        assert [(await mended.ask(token=each)).status for each in (token, other)] == [401, 200]

@@ -17,6 +17,7 @@ from oidc_middleware.settings.checks import items, text
 from oidc_middleware.settings.problem import Problem, shown
 
 MEMORY = "memory://"
+USUAL_NAMESPACE = "oidc"
 _SQLITE = "sqlite:///"
 _REDIS = re.compile(r"(?:rediss?|unix)(?:\+(?:sentinel|cluster))?://")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*(?=@)|(?<=sentinel_password=)[^&#]*")

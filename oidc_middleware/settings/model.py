@@ -14,7 +14,7 @@ from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import fields, issuer_fields, sources, together
-from oidc_middleware.settings.cache import check_secret
+from oidc_middleware.settings.cache import USUAL_NAMESPACE, check_secret
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.journal import STATE_DIRECTORY
 from oidc_middleware.settings.keywords import SettingsKeywords
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     client_id: issuer_fields.ClientID = None
     cache: fields.Cache = "memory://"
     secret: fields.Secret = ()
-    namespace: fields.Namespace = "oidc"
+    namespace: fields.Namespace = USUAL_NAMESPACE
     share_tokens: fields.ShareTokens = "auto"
     max_staleness: fields.MaxStaleness = 5.0
     on_stale: fields.OnStale = "allow"

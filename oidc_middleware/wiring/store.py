@@ -10,7 +10,7 @@ from oidc_middleware.cache.ledger import Journal, LedgerStore
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.ledger.digests import KEY_BYTES, KEY_ID_BYTES, LedgerKeys
 from oidc_middleware.settings import Settings
-from oidc_middleware.settings.cache import MEMORY, sqlite_path
+from oidc_middleware.settings.cache import MEMORY, USUAL_NAMESPACE, sqlite_path
 from oidc_middleware.settings.journal import journal_path
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def open_ledger(settings: Settings, clock: Clock) -> LedgerStore | None:
     if path is not None:
         from oidc_middleware.cache.sqlite.ledger import SqliteLedger
 
-        return SqliteLedger(path, clock=clock)
+        # Services that share a file have different namespaces, and so cannot read each other's revocations.
+        own = path if settings.namespace == USUAL_NAMESPACE else f"{path}-{settings.namespace}"
+        return SqliteLedger(own, clock=clock)
     from oidc_middleware.cache.redis.ledger import RedisLedger
 
     return RedisLedger(settings.cache, prefix=settings.namespace.encode())

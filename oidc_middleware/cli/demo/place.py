@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from oidc_middleware.cache.envelope import new_secret
 from oidc_middleware.errors import BackendUnavailable, ConfigError
-from oidc_middleware.settings.cache import MEMORY, sqlite_path
+from oidc_middleware.settings.cache import MEMORY, USUAL_NAMESPACE, sqlite_path
 
 _BUDGET = 1.0
 # What SQLite and we call the files beside a cache's.
@@ -43,7 +43,7 @@ async def place_in(cache: str) -> AsyncIterator[Place]:
         yield place
     elif path is not None:
         with _new_file(path):
-            yield place
+            yield place._replace(namespace=USUAL_NAMESPACE)
     else:
         with TemporaryDirectory(prefix="oidc-demo-") as folder:
             try:
