@@ -135,3 +135,23 @@ async def test_a_secret_that_was_removed_too_early_can_be_put_back(signer: Signe
     async with (mended := door(new, old)).oidc:
         await until(lambda: mended.oidc.ready and not mended.oidc.stats()["revocations"]["stale"])
         assert [(await mended.ask(token=each)).status for each in (token, other)] == [401, 200]
+
+
+async def test_a_key_that_is_withdrawn_while_the_ledger_is_loaded_lets_nobody_in(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token was remembered for a minute as if the keys of after the wait had verified it."""
+    door = Door(signer.jwks())
+    (issuer,) = door.oidc.issuers.values()
+    assert (await door.ask(token=signer.token(claims={"jti": "one"}))).status == 200
+
+    async def no_keys(*_: object) -> tuple[()]:
+        return ()
+
+    async def withdraw() -> None:
+        monkeypatch.setattr(issuer.keys, "peek_keys", lambda: None)
+        monkeypatch.setattr(issuer.keys, "find_keys", no_keys)
+        door.oidc._generation.withdraw_keys()
+
+    monkeypatch.setattr(door.oidc.authenticator._standing, "begin", withdraw)
+    assert [(await door.ask(token=signer.token(claims={"jti": "two"}))).status for _ in range(2)] == [401, 401]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from oidc_middleware.auth.known import Known, KnownTokens
-from oidc_middleware.auth.revocation.standing import Standing
+from oidc_middleware.auth.revocation.standing import Standing, at_once
 from oidc_middleware.auth.shared import SharedTokens
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import bearer, verify
@@ -85,7 +85,9 @@ class Authenticator:
         """
         token, unverified = self._read(value)
         (jws, claims), issuer, deadline, was_asked_for = await self._verify(token, unverified)
-        await self._standing.begin()
+        if self._standing.begin is not at_once:
+            await self._standing.begin()
+            (jws, claims), issuer, deadline, _ = await self._verify(token, unverified)  # its key may be withdrawn
         # No await from here to where it is stored: it was true under the generation that it carries.
         marks = self._standing.marks_of(claims, jws.signing_input)
         is_certain = self._standing.check(marks)
