@@ -25,7 +25,6 @@ _DISTANCES = ((0.0, 0.0), (0.0, 0.0), (0.02, 0.02), (0.0, 0.15))
 """Seconds to the store and back."""
 
 Fault = Callable[[float], Awaitable[None]]
-_Range = tuple[float, float]
 
 
 class Faults:
@@ -39,38 +38,44 @@ class Faults:
         self.of_store, self.of_others, self.of_partition, self.of_links = (Random(f"{seed}-{n}") for n in range(4))
         self.done: Counter[str] = Counter()
         self._cut_off: Node | None = None
-        self._bags: dict[Random, list[Fault]] = {}
+        self._bags: dict[str, list[Fault]] = {}
 
-    async def harm(self, seconds: float, *, frozen: float = 0.0, cut_off: float = 0.0) -> None:
-        """Do harm for so many seconds; first freeze the store, and meanwhile cut a node off, for as long as is said."""
+    async def harm(self, seconds: float, *, loses: bool, frozen: float = 0.0, cut_off: float = 0.0) -> None:
+        """Do harm for so many seconds; first freeze the store, and meanwhile cut a node off, for as long as is said.
+
+        Where the store loses nothing, nobody writes anything back: what failed must be repeated.
+        """
         end = monotonic() + seconds
         for node in self.nodes:
             node.proxy.to_server, node.proxy.to_client = self.of_links.choice(_DISTANCES)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._store(end, frozen))
+            group.create_task(self._store(end, frozen, loses=loses))
             if cut_off:
                 group.create_task(self._partition(cut_off))
             group.create_task(self._others(end))
         for node in self.nodes:
             node.proxy.to_server = node.proxy.to_client = 0.0
 
-    async def _store(self, end: float, frozen: float) -> None:
+    async def _store(self, end: float, frozen: float, *, loses: bool) -> None:
         if frozen:
             await self._do(self.freeze, frozen)
-        faults = [
-            self.kill_and_lose,
+        keeping = [
             self.kill_and_keep,
             self.freeze,
-            self.flush,
-            self.delete_set,
-            self.delete_stream,
-            self.evict,
             self.fill,
             self.read_only,
             self.without_replicas,
             self.password,
         ]
-        await self._repeat(self.of_store, faults, end, (0.2, 3.0), (0.0, 5.0))
+        losing = [
+            self.kill_and_lose,
+            self.flush,
+            self.delete_set,
+            self.delete_stream,
+            self.evict,
+        ]
+        name, faults = ("losing", [*keeping, *losing]) if loses else ("keeping", keeping)
+        await self._repeat(name, self.of_store, faults, end, pauses=5.0)
 
     async def _others(self, end: float) -> None:
         faults = [
@@ -85,18 +90,16 @@ class Faults:
             self.restart_node,
             self.skew,
         ]
-        await self._repeat(self.of_others, faults, end, (0.05, 3.0), (0.0, 2.0))
+        await self._repeat("others", self.of_others, faults, end, pauses=2.0)
 
-    async def _repeat(
-        self, random: Random, faults: Sequence[Fault], end: float, seconds: _Range, pauses: _Range
-    ) -> None:
+    async def _repeat(self, name: str, random: Random, faults: Sequence[Fault], end: float, *, pauses: float) -> None:
         """Do all of these in random order, again and again, for random times and after random pauses."""
-        bag = self._bags.setdefault(random, [])
+        bag = self._bags.setdefault(name, [])
         while (left := end - monotonic()) > 0:
-            await asyncio.sleep(min(left, random.uniform(*pauses)))
+            await asyncio.sleep(min(left, random.uniform(0.0, pauses)))
             if not bag:
                 bag += random.sample(faults, len(faults))
-            await self._do(bag.pop(), random.uniform(*seconds))
+            await self._do(bag.pop(), random.uniform(0.05, 3.0))
 
     async def _do(self, fault: Fault, seconds: float) -> None:
         self.done[fault.__name__] += 1
