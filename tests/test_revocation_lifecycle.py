@@ -14,9 +14,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from lifecycle_kit import no_task_left
+from lifecycle_kit import ask, http_scope, no_task_left, who
 
-from oidc_middleware import OIDC
+from oidc_middleware import OIDC, OIDCMiddleware
 from oidc_middleware.auth.revocation import keeper
 from oidc_middleware.auth.revocation.lanes import Lanes
 from oidc_middleware.auth.revocation.receipt import Receipt
@@ -160,3 +160,35 @@ async def test_a_journal_that_takes_nothing_does_not_hold_the_stop(
     await asyncio.gather(*(oidc.revoke.session(f"{number}") for number in range(3000)))
     async with asyncio.timeout(SECONDS):
         await oidc.stop()
+
+
+def test_a_known_token_on_another_loop_starts_what_follows_the_store(
+    fake_issuer_factory: Callable[..., FakeIssuer], tmp_path: Path
+) -> None:
+    """Known tokens need nobody: for a minute they were let in while nothing heard what others revoke."""
+    issuer = fake_issuer_factory(algorithms=("ES256",))
+    given: dict[str, Any] = {"issuer": issuer.url, "audience": issuer.audience, "transport": issuer.transport()}
+    one, other = (OIDC(cache=f"sqlite:///{tmp_path}/cache.sqlite", secret="s" * 32, **given) for _ in range(2))
+    token = issuer.token("alice")
+
+    async def asked() -> int:
+        return (await ask(OIDCMiddleware(who, oidc=one), http_scope(token=token))).status
+
+    async def asked_when_it_is_loaded() -> int:
+        await one.start()
+        await until(lambda: one.ready)
+        return await asked()
+
+    async def revoked_by_another() -> None:
+        async with other:
+            assert await other.revoke.token(token) == "shared"
+
+    async def refused() -> None:
+        await asked()
+        assert one.started
+        await until(lambda: one.revocations.check(token).status == "revoked")
+        assert await asked() == 401
+
+    assert asyncio.run(asked_when_it_is_loaded()) == 200
+    asyncio.run(revoked_by_another())
+    asyncio.run(refused())

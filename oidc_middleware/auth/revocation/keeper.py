@@ -188,6 +188,8 @@ class Keeper:
         """See whether what is known is fresh enough; a change makes every verdict be looked at again."""
         if self._store is None:
             return
+        if not self._lanes.is_running:
+            self._generation.withdraw_keys()  # nobody follows any more: who verifies a token next starts it again
         is_stale = self._replica.staleness(self._clock.monotonic()) > self._max_staleness
         if is_stale != self._standing.is_stale:
             self._standing.is_stale = is_stale
