@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
+from unittest import mock
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +17,11 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from oidc_middleware import OIDC, OIDCMiddleware
+from oidc_middleware.asgi import exchange, socket
+
+# How long apps have that ignore the end, where the client knows already: five seconds in earnest.
+mock.patch.object(exchange, "STREAM_SECONDS", 0.5).start()
+mock.patch.object(socket, "LEAVE_SECONDS", 0.5).start()
 
 PART = b"x" * 1000
 BIG = b"x" * 65536
@@ -33,18 +39,26 @@ def note(connection: Any, what: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- the apps
 
 
+class Noted(StreamingResponse):
+    """A streamed response that notes when it is over; when its generator is, is the garbage collector's affair."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            note(Request(scope), "left")
+
+
 async def events(request: Request) -> Response:
     """Send an event every 20 ms for ever, as Starlette does."""
 
     async def forever() -> AsyncIterator[bytes]:
-        try:
-            while True:
-                yield b"data: tick\n\n"
-                await asyncio.sleep(0.02)
-        finally:
-            note(request, "left")
+        while True:
+            yield b"data: tick\n\n"
+            await asyncio.sleep(0.02)
 
-    return StreamingResponse(forever(), media_type="text/event-stream; charset=utf-8")
+    return Noted(forever(), media_type="text/event-stream; charset=utf-8")
 
 
 async def quiet(request: Request) -> Response:
@@ -62,14 +76,11 @@ async def download(request: Request) -> Response:
     length = request.query_params.get("length")
 
     async def parts() -> AsyncIterator[bytes]:
-        try:
-            for _ in range(int(length) // len(PART) if length else 1_000_000):
-                yield PART
-                await asyncio.sleep(0.02)
-        finally:
-            note(request, "left")
+        for _ in range(int(length) // len(PART) if length else 1_000_000):
+            yield PART
+            await asyncio.sleep(0.02)
 
-    return StreamingResponse(parts(), headers={"Content-Length": length} if length else None)
+    return Noted(parts(), headers={"Content-Length": length} if length else None)
 
 
 async def file(request: Request) -> Response:

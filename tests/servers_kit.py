@@ -22,7 +22,13 @@ ANSWER_SECONDS = 10
 COMMANDS: dict[str, Callable[[str, int], list[str]]] = {
     "uvicorn": lambda app, port: ["uvicorn", app, "--host=127.0.0.1", f"--port={port}", "--http=h11"],
     # Zero workers: it serves in the process that we start, and that we can end.
-    "hypercorn": lambda app, port: ["hypercorn", app, f"--bind=127.0.0.1:{port}", "--workers=0"],
+    "hypercorn": lambda app, port: [
+        "hypercorn",
+        app,
+        f"--bind=127.0.0.1:{port}",
+        "--workers=0",
+        "--graceful-timeout=0",
+    ],
     "granian": lambda app, port: ["granian", app, "--interface=asgi", "--host=127.0.0.1", f"--port={port}"],
 }
 if find_spec("httptools"):  # uvicorn's other parser reads request lines differently; it needs a wheel of its own

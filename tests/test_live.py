@@ -553,8 +553,40 @@ async def test_a_wait_that_is_ended_and_cancelled_at_once(first: str) -> None:
         await task
 
 
+class Foreign:
+    """A future that is none of asyncio's, as granian's are: what cancels it leaves no word of its own."""
+
+    def __init__(self) -> None:
+        self._asyncio_future_blocking = False
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._future, name)
+
+    def add_done_callback(self, call: Callable[..., object], *, context: Any = None) -> None:
+        self._future.add_done_callback(lambda _: call(self), context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        self._future.cancel()
+        return True
+
+    def result(self) -> None:
+        if self._future.cancelled():
+            raise asyncio.CancelledError("Future cancelled.")
+
+    def __await__(self) -> Any:
+        self._asyncio_future_blocking = True
+        yield self
+        return self.result()
+
+
+async def foreign() -> None:
+    await Foreign()
+
+
+@pytest.mark.parametrize("wait", [lambda: asyncio.sleep(3600), foreign], ids=["asyncio", "foreign"])
 @pytest.mark.parametrize("first", ["we", "they"])
-async def test_a_wait_that_is_ended_when_a_scope_is_cancelled(first: str) -> None:
+async def test_a_wait_that_is_ended_when_a_scope_is_cancelled(first: str, wait: Callable[[], Awaitable[None]]) -> None:
     """The scope takes back its own, as where Starlette asks whether the client is gone."""
     waits = Waits()
     loop = asyncio.get_running_loop()
@@ -566,7 +598,7 @@ async def test_a_wait_that_is_ended_when_a_scope_is_cancelled(first: str) -> Non
         scope.cancel()
         if first == "they":
             loop.call_soon(waits.end)
-        await waits.call(asyncio.sleep, 3600)
+        await waits.call(wait)
     assert waits.is_over
     assert task.cancelling() == 0
     await asyncio.sleep(0)
