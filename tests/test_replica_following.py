@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain, repeat
 
 import pytest
 
@@ -266,13 +267,13 @@ def test_what_nobody_here_can_read_makes_a_node_stale_until_it_is_swept() -> Non
     bench.start(token(1, key_id=b"them", life=10))
     assert len(bench.ledger) == 1
     assert (bench.replica.fresh_as_of, bench.staleness) == (None, math.inf)
-    bench.wait(10 + GRACE + 6.0)
+    bench.wait(10 + GRACE + 31.0)
     assert len(bench.ledger) == 0
     assert bench.replica.fresh_as_of is not None
 
 
 def test_after_a_failure_it_looks_again_after_a_random_pause() -> None:
-    draws = iter([0.5, 1.0, 1.0, 1.0, 1.0, 1.0])
+    draws = chain([0.5], repeat(1.0))
     bench = Bench(has_journal=False, random=lambda: next(draws))
     bench.tell(Tick())
     pauses = []
@@ -311,7 +312,7 @@ def test_a_clock_that_jumps_ahead_sweeps_nothing_until_that_has_lasted() -> None
     bench.wall_ahead += 86_400
     bench.wait(GRACE - 10)
     assert len(bench.ledger) == 1
-    bench.wait(20.0)
+    bench.wait(50.0)
     assert len(bench.ledger) == 0
 
 
@@ -323,5 +324,5 @@ def test_a_clock_that_is_set_right_again_has_done_no_harm() -> None:
     bench.wall_ahead -= 86_400
     bench.wait(GRACE)
     assert len(bench.ledger) == 1
-    bench.wait(70.0)
+    bench.wait(100.0)
     assert len(bench.ledger) == 0

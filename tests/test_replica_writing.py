@@ -182,6 +182,22 @@ def test_a_look_that_succeeds_lets_one_write_through_and_its_fate_decides() -> N
     assert bench.under_way(Write) == [Write([C])]
 
 
+def test_a_store_that_answers_no_look_but_takes_writes_gets_what_is_unacknowledged() -> None:
+    bench = Bench()
+    bench.start()
+    bench.end_read()
+    for _ in range(3):
+        bench.wait(1.1)
+        bench.answer(Look, LookFailed())
+    bench.tell(Revoked(0, [A]))
+    bench.finish_journal()
+    assert (bench.receipts, bench.under_way(Write)) == ({0: "journaled"}, [])
+    bench.wait(1.1)
+    assert bench.under_way(Write) == [Write([A])]
+    bench.answer(Write, Written(FIRST.position))
+    assert bench.replica.is_store_well
+
+
 def test_what_ended_long_ago_is_not_written_any_more() -> None:
     bench = Bench()
     bench.start()

@@ -37,8 +37,9 @@ from oidc_middleware.core.replica.mirror import Mirror, covers
 from oidc_middleware.core.replica.writer import Batch, Writer
 
 _SLICE = 500
-_SWEEP_EVERY = 5.0
+_SWEPT_AT_ONCE = 5000
 _SWEEP_PAUSE = 0.01
+_SWEEP_EVERY = 5.0
 _WELL = 1.5
 """Seconds of staleness until which the store is trusted to tell what the other processes of this host do."""
 
@@ -169,7 +170,7 @@ class Replica:
                 self._looked(position, now)
             case LookFailed():
                 self._follower.look_failed(now)
-                self._writer.outlook.look_failed()
+                self._writer.outlook.look_failed(now)
             case Got(entries):
                 self._apply(self._follower.got(entries, now))
             case ReadFailed():
@@ -268,7 +269,7 @@ class Replica:
 
     def _sweep(self, now: float, wall: float) -> None:
         if now >= self._sweep_at:
-            is_round = self.mirror.sweep(wall, _SLICE)
+            is_round = self.mirror.sweep(wall, _SWEPT_AT_ONCE)
             self._writer.forget_ended(wall, _SLICE)
             self._sweep_at = now + (_SWEEP_EVERY if is_round else _SWEEP_PAUSE)
 
