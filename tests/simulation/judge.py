@@ -246,17 +246,16 @@ class Judge:
         """Say what is not yet as it has to be when all faults are over; None if all is well."""
         held = self._held()
         latest = max(node.wall for node in self.nodes)
-        due = {thing: record for thing, record in held.items() if record.end > latest}
         for receipt in self.receipts:
             record = receipt.record
             if not receipt.is_lost and record.end > latest and not covers(held.get(record[:3]), record):
                 return f"the store does not have {record}, for which a receipt was given: {receipt.kept}"
         for node in self.nodes:
-            if why := self._unrest_of(node, due, latest):
+            if why := self._unrest_of(node, held, latest):
                 return f"{node.name} {why}"
         return None
 
-    def _unrest_of(self, node: Node, due: dict[Thing, Record], latest: float) -> str | None:
+    def _unrest_of(self, node: Node, held: dict[Thing, Record], latest: float) -> str | None:
         replica = node.replica
         mirror = replica.mirror
         if node.tickets or replica.pending or replica.unacknowledged:
@@ -265,11 +264,11 @@ class Judge:
             return "is healing"
         if replica.staleness(node.now) > PATIENCE and not mirror.unknown_key_ids:
             return f"is stale: {replica.staleness(node.now)}"
-        for record in due.values():
-            if not covers(mirror.find(*record[:3]), record):
+        for record in self.cluster.primary.data.records():  # one by one: what was joined may have ended apart
+            if record.end > latest and not covers(mirror.find(*record[:3]), record):
                 return f"does not know {record}"
         for record in mirror.records(None, 100_000):
-            if record.end > latest and not _knows_enough(due.get(record[:3]), record):
+            if record.end > latest and not _knows_enough(held.get(record[:3]), record):
                 return f"knows {record}, and the store does not"
         return None
 

@@ -72,6 +72,8 @@ class Run:
 
     def _take(self, future: Future[tuple[Counter[str], dict[int, str]]]) -> None:
         counts, violations = future.result()
+        for seed, violation in violations.items():
+            print(f"seed {seed}: {violation}", flush=True)
         self.counts += counts
         self.violations |= violations
         if monotonic() > self._told_at + PROGRESS_EVERY:
