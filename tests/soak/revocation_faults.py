@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST_SKEW = 120.0
 _JUNK = 64
-_DISTANCES = ((0.0, 0.0), (0.0, 0.0), (0.01, 0.01), (0.0, 0.06))
+_DISTANCES = ((0.0, 0.0), (0.0, 0.0), (0.01, 0.01), (0.0, 0.1))
 """Seconds to the store and back: so near that within a budget a connection is made and a question answered."""
 
 Fault = Callable[[float], Awaitable[None]]
