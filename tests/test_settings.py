@@ -72,6 +72,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         False,
     )
     assert (settings.client_id, settings.cache) == (None, "memory://")
+    assert (settings.client_secret, settings.client_auth_method) == (None, "client_secret_basic")
+    assert (settings.client_key_file, settings.client_key_id) == (None, None)
+    assert (settings.introspection, settings.introspection_audience) == ("auto", "require")
+    assert not settings.trusted[0].introspects
     assert (settings.public, settings.optional, settings.rules) == ((), (), ())
     assert (settings.ambiguous_paths, settings.preflight, settings.prefix) == ("refuse", "pass", "/oauth2")
     assert (settings.admin_scope, settings.websocket_token, settings.realm) == (None, "header", None)
@@ -318,8 +322,8 @@ def test_an_unknown_name_is_refused(name: str, cure: str) -> None:
 
 
 def test_settings_of_later_versions_do_not_exist_and_their_values_are_not_shown() -> None:
-    error = refusal(client_secret="hunter2")
-    assert error.field == "client_secret"
+    error = refusal(session_idle="hunter2")
+    assert error.field == "session_idle"
     assert "hunter2" not in str(error)
 
 

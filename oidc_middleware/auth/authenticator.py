@@ -1,4 +1,7 @@
-"""From the `Authorization` header to an identity: known token, else keys in memory, else a question to the issuer."""
+"""From the `Authorization` header to an identity: known token, else keys in memory, else a question to the issuer.
+
+A JWT is verified here. What is no JWT is opaque, and only its issuer can read it, which is asked where our client may.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from oidc_middleware.auth.introspection import Introspection
 from oidc_middleware.auth.known import Known, KnownTokens
 from oidc_middleware.auth.revocation.standing import Standing, at_once
 from oidc_middleware.auth.shared import SharedTokens
 from oidc_middleware.clock import Clock
-from oidc_middleware.core import bearer, verify
+from oidc_middleware.core import bearer, introspection, verify
 from oidc_middleware.core.jws import JWS
 from oidc_middleware.core.keys import Key, KeySet
+from oidc_middleware.core.opaque import is_opaque
 from oidc_middleware.core.verify import Expected, Unverified
 from oidc_middleware.errors import ClaimError, Malformed
 
@@ -38,20 +43,31 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """One issuer whose tokens are accepted: what they must show, where its keys are, and a name for that place."""
+    """One issuer whose tokens are accepted: what they must show, where its keys are, and a name for that place.
+
+    With `introspection` the issuer is asked about tokens.
+    """
 
     expected: Expected
     keys: KeySource
     source: bytes
+    introspection: Introspection | None = None
 
 
 class Verified(NamedTuple):
-    """A token that passed every check but the ledger's, its deadline (Unix time), and whether others were asked."""
+    """A token that passed every check but the ledger's.
 
-    content: Unverified
+    `deadline` is when it ends, `asked_until` until when the issuer's word about it is believed (Unix time, infinity
+    where it was not asked). `is_news`: other nodes are told, for its signature took a question to others.
+    """
+
+    payload: bytes
+    claims: Mapping[str, Any]
+    signing_input: bytes
     issuer: TrustedIssuer
     deadline: float
-    was_asked_for: bool
+    is_news: bool
+    asked_until: float
 
 
 class Authenticator:
@@ -66,6 +82,8 @@ class Authenticator:
         clock: Clock,
     ) -> None:
         self._issuers = dict(issuers)
+        # Opaque tokens do not say whose they are: settings see to it that there is one at most.
+        self._of_opaque = next((issuer for issuer in issuers.values() if issuer.introspection is not None), None)
         self._known = known
         self._shared = shared
         self._standing = standing
@@ -84,16 +102,20 @@ class Authenticator:
             RevocationStale: nobody knows whether it is revoked, and such are refused.
         """
         token, unverified = self._read(value)
-        (jws, claims), issuer, deadline, was_asked_for = await self._verify(token, unverified)
+        verified = await self._judge(token, unverified)
+        is_news = verified.is_news
         if self._standing.begin is not at_once:
             await self._standing.begin()
-            (jws, claims), issuer, deadline, _ = await self._verify(token, unverified)  # its key may be withdrawn
+            verified = await self._judge(token, unverified)  # its key may be withdrawn
+        payload, claims, signing_input, issuer, deadline, _, asked_until = verified
         # No await from here to where it is stored: it was true under the generation that it carries.
-        marks = self._standing.marks_of(claims, jws.signing_input)
+        marks = self._standing.marks_of(claims, signing_input)
         is_certain = self._standing.check(marks)
-        known = self._known.remember(value, token, jws.payload, marks.pack(), deadline, is_certain=is_certain)
-        if was_asked_for or self._shared.tells_all:
-            await self._shared.tell(issuer.source, token, jws.payload, known.until)
+        known = self._known.remember(
+            value, token, payload, marks.pack(), deadline, is_certain=is_certain, asked_until=asked_until
+        )
+        if is_news:
+            await self._shared.tell(issuer.source, token, payload, known.until)
             self._standing.check(marks)
         return known
 
@@ -103,19 +125,65 @@ class Authenticator:
         Raises:
             TokenError, ProviderError: as `authenticate` does.
         """
-        return await self._verify(token, verify.read(token, self._known_headers))
+        unverified = None
+        try:
+            unverified = verify.read(token, self._known_headers)
+        except Malformed:
+            if not self.introspects(token):
+                raise
+        return await self._judge(token, unverified)
+
+    def introspects(self, token: bytes) -> bool:
+        """Tell whether the issuer is asked what this token is, which nobody here can read."""
+        return self._may_introspect(token) and bearer.is_token(token)
+
+    async def _judge(self, token: bytes, unverified: Unverified | None) -> Verified:
+        """Return a token that passed; None are the parts of one that its issuer is asked about.
+
+        Nothing is awaited after the last look at the keys.
+        """
+        if unverified is None:
+            return await self._introspect(token)
+        verified = await self._verify(token, unverified)
+        answers = verified.issuer.introspection
+        if answers is None or not answers.asks_always:
+            return verified
+        payload, until = await answers.ask(token)
+        again = await self._verify(token, unverified)  # its key may be withdrawn
+        deadline = introspection.confirm(payload, again.claims, again.issuer.expected, self._now())
+        return again._replace(
+            deadline=min(again.deadline, deadline), is_news=verified.is_news or again.is_news, asked_until=until
+        )
 
     async def _verify(self, token: bytes, unverified: Unverified) -> Verified:
         issuer = self._issuer_of(unverified)
         deadline = verify.check(unverified, issuer.expected, self._now())
-        jws = unverified.jws
+        jws, claims = unverified
         keys = issuer.keys.peek_keys()
         candidates = keys.find(jws.kid, jws.algorithm) if keys is not None else ()
         is_signed = verify.is_signed_by(unverified, candidates)
         if not is_signed:
             deadline = await self._ask_others(token, unverified, issuer, candidates)
         self._remember_header(jws)
-        return Verified(unverified, issuer, deadline, not is_signed)
+        is_news = not is_signed or self._shared.tells_all
+        return Verified(jws.payload, claims, jws.signing_input, issuer, deadline, is_news, math.inf)
+
+    async def _introspect(self, token: bytes) -> Verified:
+        """Return what the issuer of opaque tokens says about one.
+
+        Raises:
+            TokenError: it is refused.
+            ProviderError: the issuer does not say.
+        """
+        issuer = self._of_opaque
+        assert issuer is not None  # noqa: S101  asked before
+        assert issuer.introspection is not None  # noqa: S101  as it is found
+        answers = issuer.introspection
+        payload, until = await answers.ask(token)
+        claims, deadline = introspection.check(
+            payload, issuer.expected, self._now(), needs_audience=answers.needs_audience
+        )
+        return Verified(payload, claims, token, issuer, deadline, is_news=False, asked_until=until)
 
     async def _ask_others(
         self, token: bytes, unverified: Unverified, issuer: TrustedIssuer, tried: tuple[Key, ...]
@@ -134,16 +202,24 @@ class Authenticator:
             until = math.inf
         return min(until, verify.check(unverified, issuer.expected, self._now()))  # time went by meanwhile
 
-    def _read(self, value: bytes) -> tuple[bytes, Unverified]:
-        """Return the token and its parts; what is a JWS is a well-formed credential too, so that is looked at later."""
+    def _read(self, value: bytes) -> tuple[bytes, Unverified | None]:
+        """Return the token and its parts, None for one that its issuer is asked about.
+
+        What is a JWS is a well-formed credential too, so that is looked at later.
+        """
         try:
             if value[:7] == b"Bearer ":
                 return value[7:], verify.read(value[7:], self._known_headers)
+            token = bearer.credential(value)
+            return token, verify.read(token, self._known_headers)
         except Malformed:
-            bearer.credential(value)  # perhaps it is not the token that is malformed, but the header
+            token = bearer.credential(value)  # perhaps it is not the token that is malformed, but the header
+            if self._may_introspect(token):
+                return token, None
             raise
-        token = bearer.credential(value)
-        return token, verify.read(token, self._known_headers)
+
+    def _may_introspect(self, token: bytes) -> bool:
+        return self._of_opaque is not None and is_opaque(token)
 
     def _issuer_of(self, token: Unverified) -> TrustedIssuer:
         """Source: RFC 8725 §3.8 (an exact allow-list; what the token says chooses among it and does nothing else)."""

@@ -144,16 +144,24 @@ class KnownTokens:
         return known
 
     def remember(
-        self, value: bytes, token: bytes, payload: bytes, marks: bytes, deadline: float, *, is_certain: bool
+        self,
+        value: bytes,
+        token: bytes,
+        payload: bytes,
+        marks: bytes,
+        deadline: float,
+        *,
+        is_certain: bool,
+        asked_until: float = math.inf,
     ) -> Known:
         """Keep what was verified just now: nobody may have awaited since. `deadline` is Unix time in seconds.
 
         What the ledger could not say for certain is held against it again each time.
 
         After a minute it is verified anew, for its key may be too old: a withdrawn key moves the generation, but keys
-        also end because the issuer could not be asked for long.
+        also end because the issuer could not be asked for long. What the issuer said about it holds to `asked_until`.
         """
-        until = min(deadline, self._now() + self._recheck_after)
+        until = min(deadline, self._now() + self._recheck_after, asked_until)
         generation, keys = self._generation.value if is_certain else _NEVER, self._generation.keys
         known = Known(value, until, generation, keys, Principal(payload, token), marks, deadline, is_cached=False)
         if self._has_room():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 from http import HTTPStatus
 
@@ -13,13 +14,15 @@ from oidc_middleware.cli.hints import hints
 from oidc_middleware.cli.ledger import read_journal, read_store
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import distance, keep_log_of_issuers_quiet, listed, moment, printable, shown
-from oidc_middleware.cli.walk import Step, walk
+from oidc_middleware.cli.walk import Step, Walk, walk
 from oidc_middleware.errors import BackendUnavailable, ClaimError, OIDCError, Revoked
 from oidc_middleware.wiring import OIDC
 
 ACCEPTED = 0
 REFUSED = 1
 UNREACHABLE = 3
+
+_OPAQUE = Step("kind", "an opaque token: its issuer is asked")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +51,8 @@ async def _explain_and_close(token: bytes, oidc: OIDC) -> int:
 async def explain(token: bytes, oidc: OIDC) -> int:
     """Print the checks, the verdict of the door, and what may be behind it; return the exit code."""
     now = oidc.clock.now()
-    walked = await walk(token, oidc.issuers, now)
+    is_asked_about = oidc.authenticator.introspects(token)
+    walked = Walk((_OPAQUE,)) if is_asked_about else await walk(token, oidc.issuers, now)
     for step in walked.steps:
         print(_line(step))
     is_shared, problem = await _read_ledger(oidc) if walked.error is None else (False, None)
@@ -57,6 +61,9 @@ async def explain(token: bytes, oidc: OIDC) -> int:
     except OIDCError as error:
         verdict = error
     expected = walked.error
+    if is_asked_about and isinstance(verdict, OIDCError) and not isinstance(verdict, Revoked):
+        expected = verdict
+        print(_line(Step("introspection", "what its issuer says", "active, and for this API", verdict)))
     if expected is None and (is_shared or isinstance(verdict, Revoked)):
         revocation = _revocation(verdict, oidc)
         expected = revocation.error
@@ -70,7 +77,7 @@ async def explain(token: bytes, oidc: OIDC) -> int:
         return ACCEPTED
     print(_refused(verdict))
     _print_disagreement(str(expected) == str(verdict))
-    for hint in hints(token, walked.token, walked.expected):
+    for hint in () if is_asked_about else hints(token, walked.token, walked.expected):
         print(f"hint: {hint}")
     return UNREACHABLE if verdict.status == HTTPStatus.SERVICE_UNAVAILABLE else REFUSED
 
@@ -106,8 +113,9 @@ def _line(step: Step) -> str:
 
 def _print_accepted(known: Known, now: float) -> None:
     user = known.principal
-    expiry = f"{moment(user.expires_at)} ({distance(user.expires_at - now)})"
-    print(f"accepted: {shown(user.subject)} of {shown(user.issuer)}, expires {expiry}")
+    end = user.expires_at
+    expiry = "at a time that nobody names" if end == math.inf else f"{moment(end)} ({distance(end - now)})"
+    print(f"accepted: {shown(user.subject or user.client_id)} of {shown(user.issuer)}, expires {expiry}")
     print(f"scopes: {listed(sorted(user.scopes))}; whether they suffice, the rules decide for each request")
 
 

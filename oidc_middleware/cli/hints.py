@@ -27,8 +27,8 @@ def _unreadable(token: bytes) -> Iterator[str]:
     dots = token.count(b".")
     if dots == 0:
         yield (
-            "An opaque token, it seems, which only its issuer can read. Let the issuer give out JWT access tokens for "
-            "your API: this version does not introspect."
+            "An opaque token, it seems, which only its issuer can read. Set client_id and client_secret, so that the "
+            "issuer can be asked, or let it give out JWT access tokens for your API."
         )
     elif dots == _JWE_DOTS:
         yield (

@@ -68,6 +68,15 @@ def credential(value: bytes) -> bytes:
     return _b64token(token)
 
 
+def is_token(token: bytes) -> bool:
+    """Tell whether a request could carry this token.
+
+    Source: RFC 6750 §2.1 (b64token).
+    """
+    text = token.rstrip(b"=")
+    return 0 < len(text) <= len(token) <= MAX_TOKEN and not text.translate(None, _B64TOKEN)
+
+
 def check_query(query_string: bytes) -> None:
     """Refuse a token in the query, beside one in the header: a request has one credential.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, NoReturn
 
 import msgspec
@@ -71,7 +72,7 @@ class Principal(msgspec.Struct, gc=False, eq=False):
 
     @property
     def claims(self) -> Claims:
-        """All claims of the token, as the issuer sent them."""
+        """All claims of the token, as the issuer sent them; of an opaque one, what it answered (with `iss` always)."""
         claims = self._claims
         if claims is None:
             claims = self._claims = freeze(_decode(self._payload))
@@ -126,8 +127,8 @@ class Principal(msgspec.Struct, gc=False, eq=False):
 
     @property
     def expires_at(self) -> float:
-        """`exp`: Unix time in seconds."""
-        return self.claims["exp"]  # type: ignore[no-any-return]
+        """`exp`: Unix time in seconds; infinity where the issuer was asked about the token and named no end."""
+        return self.claims.get("exp", math.inf)  # type: ignore[no-any-return]
 
     @property
     def jti(self) -> str | None:

@@ -20,6 +20,10 @@ class StrictJSONError(ValueError):
     """The bytes are not JSON with exactly one meaning. The message never quotes them."""
 
 
+class DuplicateKeyError(StrictJSONError):
+    """They are JSON, and an object in it has a key twice."""
+
+
 def loads(data: bytes, max_depth: int = 32) -> Any:
     """Read one JSON document in UTF-8; arrays and objects may nest `max_depth` deep.
 
@@ -89,5 +93,5 @@ def _refuse_duplicates(data: bytes) -> None:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        raise StrictJSONError("a key occurs twice")
+        raise DuplicateKeyError("a key occurs twice")
     return unique

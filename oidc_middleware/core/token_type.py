@@ -51,12 +51,32 @@ def check_auto(
     if typ is not None and typ != "jwt":
         raise ClaimError("typ", "mismatch")
     _refuse_other_kinds(claims)
-    if (matched & client_ids or claims.get("azp") in matched) and not _looks_like_access(claims):
-        raise ClaimError(
-            "aud",
-            "mismatch",
-            "the audience is a client and nothing says that this is an access token",
-        )
+    if not _looks_like_access(claims):
+        _refuse_clients(claims, matched, client_ids)
+
+
+def check_introspected(claims: Claims, matched: frozenset[str], client_ids: frozenset[str]) -> None:
+    """Check that an issuer's answer is about an access token: it may be asked about others, refresh tokens too.
+
+    The rules are those of `check_auto`. `token_type` says how the token is used; one that is to be used in another way
+    than as a bearer token is not for us.
+
+    Raises:
+        ClaimError: token_type, or the claim that gives it away.
+
+    Source: RFC 7662 §2.2 (`token_type`), RFC 6749 §7.1 and §5.1 (it is case insensitive).
+    """
+    if claims.get("token_use") == "access_token":  # as Ory Hydra answers
+        claims = {**claims, "token_use": "access"}
+    _refuse_other_kinds(claims)
+    if "token_type" in claims:
+        used_as = claims["token_type"]
+        if type(used_as) is not str:
+            raise ClaimError("token_type", "invalid")
+        if used_as.lower() != "bearer":
+            raise ClaimError("token_type", "mismatch")
+    elif not _looks_like_access(claims):
+        _refuse_clients(claims, matched, client_ids)
 
 
 def _header_type(header: dict[str, Any]) -> str | None:
@@ -77,6 +97,12 @@ def _refuse_other_kinds(claims: Claims) -> None:
     for name in _TELLTALES:
         if name in claims:
             raise ClaimError(name, "invalid", "an access token does not have it")
+
+
+def _refuse_clients(claims: Claims, matched: frozenset[str], client_ids: frozenset[str]) -> None:
+    """Refuse what is for a client, as every ID token is, and does not look like an access token."""
+    if matched & client_ids or claims.get("azp") in matched:
+        raise ClaimError("aud", "mismatch", "the audience is a client and nothing says that this is an access token")
 
 
 def _looks_like_access(claims: Claims) -> bool:

@@ -1,4 +1,4 @@
-"""The one door to the network: a guarded GET. httpx2 is imported here and nowhere else, on first use."""
+"""The one door to the network: a guarded GET or POST. httpx2 is imported here and nowhere else, on first use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import socket
 import ssl
 import sys
 import zlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlencode
 
 from oidc_middleware.core.addresses import URL, Zone, check_scheme, parse_url, presumed_zone, zone_of, zone_of_literal
 from oidc_middleware.errors import ProviderInvalid, ProviderUnavailable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 DEADLINE = 5.0
 MAX_BYTES = 512 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
+"""Of the answer to a form, which is about one thing."""
 
 _MAX_ADDRESSES = 4
 _GZIP = 16  # tells zlib to expect gzip's header
@@ -33,6 +36,7 @@ _HEADERS = (
     ("User-Agent", "oidc-middleware"),
 )
 
+Headers = tuple[tuple[str, str], ...]
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """From host and port to IP addresses, the best one first."""
 
@@ -54,6 +58,23 @@ class ErrorStatus(ProviderUnavailable):
         self.answered = answered
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is asked. `repr` shows neither headers nor body, which hold credentials."""
+
+    url: str
+    headers: Headers = field(default=(), repr=False)
+    form: bytes | None = field(default=None, repr=False)
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.form is None else "POST"
+
+    @property
+    def max_bytes(self) -> int:
+        return MAX_BYTES if self.form is None else MAX_ANSWER_BYTES
+
+
 async def system_resolve(host: str, port: int) -> Sequence[str]:
     """Ask the system's resolver, in a thread.
 
@@ -66,7 +87,7 @@ async def system_resolve(host: str, port: int) -> Sequence[str]:
 
 
 class HTTPDoor:
-    """GET JSON documents from issuers, under rules that no answer can bend.
+    """Get JSON documents from issuers, under rules that no answer can bend.
 
     https only (http to loopback, or with `allow_http`), certificates always verified, no redirects, no cookies, no
     proxy and no credentials from the environment, a total deadline, a size limit, the right content type. A name is
@@ -103,13 +124,25 @@ class HTTPDoor:
             ProviderUnavailable: no whole answer came in time.
             ProviderInvalid: the URL may not be fetched, or the answer is no JSON document of a decent size.
         """
+        return await self._ask(_Call(url), reach)
+
+    async def post(self, url: str, reach: Zone, form: Iterable[tuple[str, str]], headers: Headers = ()) -> Answer:
+        """Send a form, with `headers` besides, and return the JSON document that is the answer.
+
+        Raises:
+            ErrorStatus, ProviderUnavailable, ProviderInvalid: as `get` does.
+        """
+        return await self._ask(_Call(url, headers, urlencode(tuple(form)).encode("ascii")), reach)
+
+    async def _ask(self, call: _Call, reach: Zone) -> Answer:
+        url = call.url
         if "httpx2" not in sys.modules:
             await asyncio.to_thread(import_module, "httpx2")  # 0.1 s, which the loop must not stand still for
         import httpx2
 
         try:
             async with asyncio.timeout(self._deadline):
-                return await self._get(url, reach)
+                return await self._exchange(call, reach)
         except TimeoutError:
             raise ProviderUnavailable(f"{url}: no whole answer within {self._deadline:g} s") from None
         except (httpx2.HTTPError, OSError) as error:
@@ -117,20 +150,20 @@ class HTTPDoor:
         except (httpx2.InvalidURL, ValueError) as error:
             raise ProviderInvalid(f"{str(url)[:200]!r}: {error}") from error
 
-    async def _get(self, url: str, reach: Zone) -> Answer:
-        parts = parse_url(url)
+    async def _exchange(self, call: _Call, reach: Zone) -> Answer:
+        parts = parse_url(call.url)
         check_scheme(parts, allow_http=self.allow_http)
         if self._transport is not None:
             zone = presumed_zone(parts.host)
             _check_reach(zone, reach)
-            return await _exchange(self._transport, url, zone)
+            return await _exchange(self._transport, call, zone)
         addresses = (await self._addresses(parts))[:_MAX_ADDRESSES]
         for address in addresses:
             zone = zone_of(address)
             _check_reach(zone, reach)
             if parts.scheme == "http" and not self.allow_http and zone is not Zone.LOOPBACK:
                 raise ValueError("http is for loopback only, and this host lies elsewhere")
-        return await self._connect_to_first(addresses, url)
+        return await self._connect_to_first(addresses, call)
 
     async def _addresses(self, url: URL) -> Sequence[str]:
         if zone_of_literal(url.host) is not None:
@@ -140,7 +173,7 @@ class HTTPDoor:
             raise OSError("the host has no address")
         return addresses
 
-    async def _connect_to_first(self, addresses: Sequence[str], url: str) -> Answer:
+    async def _connect_to_first(self, addresses: Sequence[str], call: _Call) -> Answer:
         """Ask the first of the addresses that can be connected to.
 
         Raises:
@@ -155,10 +188,10 @@ class HTTPDoor:
         ) as transport:
             for address in addresses[:-1]:
                 try:
-                    return await _exchange(transport, url, zone_of(address), address, _CONNECT_TIMEOUT)
+                    return await _exchange(transport, call, zone_of(address), address, _CONNECT_TIMEOUT)
                 except (httpx2.ConnectError, httpx2.ConnectTimeout):
                     continue
-            return await _exchange(transport, url, zone_of(addresses[-1]), addresses[-1])
+            return await _exchange(transport, call, zone_of(addresses[-1]), addresses[-1])
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -177,36 +210,38 @@ def _check_reach(zone: Zone, reach: Zone) -> None:
         raise ValueError(f"its address is {zone.name.lower()}, which whoever named it may not reach")
 
 
-def _request(url: str, address: str | None, connect_timeout: float | None) -> httpx2.Request:
-    """Build a GET of `url`; with `address` it goes there, while Host and certificate are still those of the URL.
+def _request(call: _Call, address: str | None, connect_timeout: float | None) -> httpx2.Request:
+    """Build a request; with `address` it goes there, while Host and certificate are still those of the URL.
 
     `connect_timeout` is in seconds; None leaves it to the total deadline.
     """
     import httpx2
 
-    target = httpx2.URL(url)
-    headers = httpx2.Headers(_HEADERS)
+    target = httpx2.URL(call.url)
+    headers = httpx2.Headers((*_HEADERS, *call.headers))
+    if call.form is not None:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
     extensions: dict[str, object] = {"timeout": httpx2.Timeout(None, connect=connect_timeout).as_dict()}
     if address is not None:
         headers["Host"] = target.netloc.decode("ascii")
         extensions["sni_hostname"] = target.host
         target = target.copy_with(host=address)
-    return httpx2.Request("GET", target, headers=headers, extensions=extensions)
+    return httpx2.Request(call.method, target, headers=headers, content=call.form, extensions=extensions)
 
 
 async def _exchange(
     transport: httpx2.AsyncBaseTransport,
-    url: str,
+    call: _Call,
     zone: Zone,
     address: str | None = None,
     connect_timeout: float | None = None,
 ) -> Answer:
-    response = await transport.handle_async_request(_request(url, address, connect_timeout))
+    response = await transport.handle_async_request(_request(call, address, connect_timeout))
     try:
-        _check_head(response, url)
+        _check_head(response, call.url)
         # The stream itself, as it came: a transport for tests may have read the response already.
         chunks = cast("AsyncIterable[bytes]", response.stream)
-        body = await _read(chunks, response.headers.get("content-encoding"))
+        body = await _read(chunks, response.headers.get("content-encoding"), call.max_bytes)
         return Answer(body, max_age(response.headers.get("cache-control"), response.headers.get("age")), zone)
     finally:
         await response.aclose()
@@ -225,17 +260,17 @@ def _check_head(response: httpx2.Response, url: str) -> None:
         raise ValueError("the answer is not of a JSON content type")
 
 
-async def _read(chunks: AsyncIterable[bytes], encoding: str | None) -> bytes:
+async def _read(chunks: AsyncIterable[bytes], encoding: str | None, max_bytes: int = MAX_BYTES) -> bytes:
     """Read a body, unpacked, and stop as soon as it is too large: a small packed body may be a huge one."""
     unpack = _unpacker(encoding)
     body = bytearray()
     async for chunk in chunks:
         try:
-            body += unpack(chunk, MAX_BYTES + 1 - len(body))
+            body += unpack(chunk, max_bytes + 1 - len(body))
         except zlib.error:
             raise ValueError("the answer cannot be unpacked") from None
-        if len(body) > MAX_BYTES:
-            raise ValueError(f"the answer is larger than {MAX_BYTES} bytes")
+        if len(body) > max_bytes:
+            raise ValueError(f"the answer is larger than {max_bytes} bytes")
     return bytes(body)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock
@@ -67,6 +67,7 @@ class Provider:
         self._own_hosts = frozenset(parse_url(url).host for url in configured)
         self._next_look = -math.inf
         self._looks = 0
+        self._strange_endpoint: str | None = None
         # What came from another address is not shared, though it be the same issuer.
         self.source: bytes = hashlib.sha256("\n".join((issuer, discovery_url or "", jwks_uri or "")).encode()).digest()
         self._discovered = Document(
@@ -112,6 +113,29 @@ class Provider:
             BackendUnavailable: the service stops.
         """
         return (await self._discovered.get()).metadata
+
+    async def post(
+        self,
+        endpoint: Literal["introspection_endpoint"],
+        form: Iterable[tuple[str, str]],
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> bytes | None:
+        """Send a form to an endpoint that the metadata name, and return the JSON document that is the answer.
+
+        Return None where they name no such endpoint; nothing is sent then.
+
+        Raises:
+            ProviderError: the issuer does not answer, or not as it must.
+            BackendUnavailable: the service stops.
+        """
+        discovered = await self._discovered.get()
+        url: str | None = getattr(discovered.metadata, endpoint)
+        if url is None:
+            return None
+        if parse_url(url).host not in self._own_hosts and url != self._strange_endpoint:
+            self._strange_endpoint = url
+            _log.warning("%s of %s lies on another host, as it says itself: %s", endpoint, self.issuer, url)
+        return (await self._http.post(url, self._reach(url, discovered), form, headers)).body
 
     @property
     def ready(self) -> bool:

@@ -11,9 +11,12 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
-from oidc_middleware.core.signature import ALGORITHMS
+from pydantic import SecretStr
+
+from oidc_middleware.core.signature import ALGORITHMS, load_private_key
 from oidc_middleware.settings.problem import Problem, shown
 
 T = TypeVar("T")
@@ -146,6 +149,28 @@ def client_id(value: object) -> str:
     if not name.isascii():
         raise Problem("has letters beyond ASCII", "Write the client's id as it stands at the issuer.")
     return name
+
+
+def client_secret(value: object) -> SecretStr:
+    """Check for a client's secret; no message shows it."""
+    return SecretStr(text(value.get_secret_value() if isinstance(value, SecretStr) else value))
+
+
+def client_key_file(value: object) -> str:
+    """Check for a file with a private key that can sign."""
+    cure = "Name a readable PEM file with one private key without a passphrase: RSA, P-256, P-384, P-521 or Ed25519."
+    if not isinstance(value, str | os.PathLike):
+        raise Problem(f"must be a path, not {type(value).__name__}", cure)
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise Problem("is no path", cure)
+    try:
+        load_private_key(Path(path).read_bytes())
+    except OSError as error:
+        raise Problem(f"{shown(path)} cannot be read ({error.strerror})", cure) from None
+    except ValueError as error:
+        raise Problem(f"{shown(path)} holds {error}", cure) from None
+    return path
 
 
 def ca_file(value: object) -> str:

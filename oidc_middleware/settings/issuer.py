@@ -30,6 +30,12 @@ class Issuer(BaseModel):
     jwks_uri: issuer_fields.JWKSURI = None
     ca_file: issuer_fields.CAFile = None
     client_id: issuer_fields.ClientID = None
+    client_secret: issuer_fields.ClientSecret = None
+    client_auth_method: issuer_fields.ClientAuthMethod = "client_secret_basic"
+    client_key_file: issuer_fields.ClientKeyFile = None
+    client_key_id: issuer_fields.ClientKeyID = None
+    introspection: issuer_fields.Introspection = "auto"
+    introspection_audience: issuer_fields.IntrospectionAudience = "require"
 
     def __init__(self, **keywords: Unpack[IssuerKeywords]) -> None:
         names = tuple(type(self).model_fields)
@@ -43,6 +49,11 @@ class Issuer(BaseModel):
         else:
             return
         raise refused
+
+    @property
+    def introspects(self) -> bool:
+        """Whether it is asked about tokens: our client can say who it is, and nobody forbids it."""
+        return self.introspection != "never" and (self.client_secret or self.client_key_file) is not None
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         refuse_change(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, SecretStr
 
 from oidc_middleware.core.signature import ALGORITHMS
 from oidc_middleware.settings import checks, urls
@@ -73,5 +73,50 @@ ClientID = Annotated[
     Field(
         description="This API's own client at the issuer. Where it is an accepted audience too, ID tokens carry the "
         "same `aud`, so a token must show that it is an access token."
+    ),
+]
+ClientSecret = Annotated[
+    SecretStr | None,
+    PlainValidator(checks.optional(checks.client_secret)),
+    Field(
+        description="The secret of `client_id`. With it the issuer is asked about opaque tokens (RFC 7662). Where "
+        "`client_auth_method` is `bearer`: an access token for its introspection endpoint."
+    ),
+]
+ClientAuthMethod = Annotated[
+    Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "bearer"],
+    PlainValidator(checks.one_of("client_secret_basic", "client_secret_post", "private_key_jwt", "bearer")),
+    Field(
+        description="How our client says at the issuer who it is: `client_secret_basic`, `client_secret_post`, "
+        "`private_key_jwt` or `bearer`."
+    ),
+]
+ClientKeyFile = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.client_key_file)),
+    Field(
+        description="A PEM file with the private key of `client_id`, for `private_key_jwt`: RSA, P-256, P-384, P-521 "
+        "or Ed25519."
+    ),
+]
+ClientKeyID = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.text)),
+    Field(description="The `kid` by which the issuer knows that key, where it needs one."),
+]
+Introspection = Annotated[
+    Literal["auto", "always", "never"],
+    PlainValidator(checks.one_of("auto", "always", "never")),
+    Field(
+        description="Which tokens the issuer is asked about, where our client has a secret or a key: `auto`: opaque "
+        "ones, `always`: JWTs too, once they are verified, `never`: none, so that opaque ones are refused."
+    ),
+]
+IntrospectionAudience = Annotated[
+    Literal["require", "trust"],
+    PlainValidator(checks.one_of("require", "trust")),
+    Field(
+        description="`trust` accepts an opaque token also if the issuer's answer names no audience: then every token "
+        "that this client may ask about is one for this API."
     ),
 ]

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
+from pydantic import SecretStr
+
 from oidc_middleware.core.policy import Rule
 
 
@@ -19,6 +21,12 @@ class IssuerOptions(TypedDict, total=False):
     jwks_uri: str | None
     ca_file: str | os.PathLike[str] | None
     client_id: str | None
+    client_secret: str | SecretStr | None
+    client_auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "bearer"]
+    client_key_file: str | os.PathLike[str] | None
+    client_key_id: str | None
+    introspection: Literal["auto", "always", "never"]
+    introspection_audience: Literal["require", "trust"]
 
 
 class IssuerKeywords(IssuerOptions):

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.errors import ConfigError
-from oidc_middleware.settings import fields, issuer_fields, sources, together
+from oidc_middleware.settings import client, fields, issuer_fields, sources, together
 from oidc_middleware.settings.cache import USUAL_NAMESPACE, check_secret
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.journal import STATE_DIRECTORY
@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     ca_file: issuer_fields.CAFile = None
     allow_http: fields.AllowHTTP = False
     client_id: issuer_fields.ClientID = None
+    client_secret: issuer_fields.ClientSecret = None
+    client_auth_method: issuer_fields.ClientAuthMethod = "client_secret_basic"
+    client_key_file: issuer_fields.ClientKeyFile = None
+    client_key_id: issuer_fields.ClientKeyID = None
+    introspection: issuer_fields.Introspection = "auto"
+    introspection_audience: issuer_fields.IntrospectionAudience = "require"
     cache: fields.Cache = "memory://"
     secret: fields.Secret = ()
     namespace: fields.Namespace = USUAL_NAMESPACE
@@ -153,6 +159,7 @@ class Settings(BaseSettings):
     def _check_together(self) -> None:
         together.check_one_or_many(self._given())
         together.check_transport(self.trusted, allow_http=self.allow_http)
+        client.check_clients(self.trusted)
         together.check_rule_audiences(self.rules, self.trusted)
         check_secret(self.cache, self.secret)
         try:

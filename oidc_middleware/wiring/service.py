@@ -22,6 +22,7 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import HTTPDoor, Provider
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
+from oidc_middleware.wiring.introspecting import CODEC, open_introspection, open_introspector
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.store import open_backend
 
@@ -56,12 +57,17 @@ class OIDC:
         self._random = random.Random()  # noqa: S311  spreads refreshes over time, guards nothing
         self._generation = Generation()
         backend = open_backend(self.settings, self.clock)
-        self.caches: Caches = Caches(self.clock, backend, {"token": codec(self._generation)})
+        self.caches: Caches = Caches(self.clock, backend, {"token": codec(self._generation), "introspection": CODEC})
         trusted = self.settings.trusted
         self.providers: Mapping[str, Provider] = MappingProxyType(
             {issuer.issuer: self._provider(issuer, transport) for issuer in trusted}
         )
         """The metadata and keys of each issuer."""
+        self._introspectors = {
+            issuer.issuer: introspector
+            for issuer in trusted
+            if (introspector := open_introspector(issuer, self.providers[issuer.issuer], self.clock)) is not None
+        }
         self.issuers: Mapping[str, TrustedIssuer] = MappingProxyType(
             {issuer.issuer: self._trust(issuer) for issuer in trusted}
         )
@@ -109,7 +115,11 @@ class OIDC:
             max_token_life=self.settings.max_token_life,
         )
         provider = self.providers[issuer.issuer]
-        return TrustedIssuer(expected, provider, provider.source)
+        introspector = self._introspectors.get(issuer.issuer)
+        if introspector is None:
+            return TrustedIssuer(expected, provider, provider.source)
+        introspection = open_introspection(issuer, provider, introspector, self.caches, self.clock)
+        return TrustedIssuer(expected, provider, provider.source, introspection)
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> OIDC:
@@ -188,6 +198,8 @@ class OIDC:
             await asyncio.shield(self._end())
 
     async def _end(self) -> None:
+        asked = [issuer.introspection for issuer in self.issuers.values() if issuer.introspection is not None]
+        await asyncio.gather(*(introspection.stop() for introspection in asked))
         await asyncio.gather(*(provider.stop() for provider in self.providers.values()))
         await self._keeper.stop()
         await self.caches.suspend()
@@ -210,8 +222,14 @@ class OIDC:
             "revocations": self._keeper.stats(),
             "caches": self.caches.stats(),
             "shared_cache": self.caches.shared_stats(),
-            "issuers": {name: provider.stats() for name, provider in self.providers.items()},
+            "issuers": {name: self._issuer_stats(name) for name in self.providers},
         }
+
+    def _issuer_stats(self, name: str) -> dict[str, Any]:
+        stats, introspector = self.providers[name].stats(), self._introspectors.get(name)
+        if introspector is not None:
+            stats |= {"introspections": introspector.calls, "introspection_failures": introspector.failures}
+        return stats
 
 
 def _checked(settings: object) -> Settings:

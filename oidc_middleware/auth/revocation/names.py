@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from oidc_middleware.clock import Clock
+from oidc_middleware.core import opaque
 from oidc_middleware.core.ledger.digests import LedgerKeys, Marks, token_end
 from oidc_middleware.core.ledger.records import LARGEST_NUMBER
 from oidc_middleware.core.principal import Principal
@@ -43,11 +45,16 @@ class Names:
 
     def marks_of(self, principal: Principal) -> Marks:
         """Return what the ledger knows a principal's token by."""
-        return self.keys.marks(principal.claims, principal.token.encode().rpartition(b".")[0])
+        return self.keys.marks(principal.claims, opaque.signing_input(principal.token.encode()))
 
-    def token_end(self, expires_at: float) -> int:
-        """Return until when a verified token may be accepted somewhere, in whole Unix seconds."""
-        return token_end(expires_at, self._now(), self._longest)
+    def token_end(self, principal: Principal) -> int:
+        """Return until when a verified token may be accepted somewhere, in whole Unix seconds.
+
+        One that says neither when it ends nor when it was issued is accepted as long as its issuer calls it active.
+        """
+        if principal.expires_at == math.inf and "iat" not in principal.claims:
+            return LARGEST_NUMBER
+        return token_end(principal.expires_at, self._now(), self._longest)
 
     def named_end(self, expires_at: float | None) -> int:
         """Return until when a token that nobody has verified may be accepted, in whole Unix seconds.

@@ -50,7 +50,7 @@ class Revoke:
             raise ValueError("issuer and expires_at belong to jti: a token says both itself")
         else:
             principal = token if isinstance(token, Principal) else await self._verified(token)
-            end = self._names.token_end(principal.expires_at)
+            end = self._names.token_end(principal)
             record = self._names.keys.marked_token(self._names.marks_of(principal), end)
         return await self._add(record, require)
 
@@ -124,8 +124,7 @@ class Revoke:
 
     async def _verified(self, token: str | bytes) -> Principal:
         raw = token.encode("ascii", "replace") if isinstance(token, str) else token
-        verified = await self._authenticator.verify(raw)
-        return Principal(verified.content.jws.payload, raw)
+        return Principal((await self._authenticator.verify(raw)).payload, raw)
 
 
 def _own_issuer(principal: Principal, issuer: str | None) -> str:

@@ -58,7 +58,7 @@ class LoadingCache(Generic[V]):
         self._now = clock.now
         self._monotonic = clock.monotonic
         self._random = random
-        self._flights = flights or Flights()
+        self._flights = Flights() if flights is None else flights
         self._notes = Placeholders()
         self._pauses = Pauses()
         self._turns = Turns(cache, clock, loading, random)
