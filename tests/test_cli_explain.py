@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from introspection_kit import OPAQUE, Asked, door_of
 
 from oidc_middleware import OIDC, Issuer
 from oidc_middleware.cli import main
@@ -200,6 +201,41 @@ async def test_an_outage_does_not_hide_a_refusal(fake_issuer: FakeIssuer, capsys
     oidc = OIDC(issuer=fake_issuer.url, audience=fake_issuer.audience, transport=fake_issuer.transport())
     assert await explain(fake_issuer.token(audience="other").encode(), oidc) == 1
     assert lines(capsys.readouterr().out, "FAILED") == ["audience", "key"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("claims", "expected", "line"),
+    [
+        ({}, 0, 'accepted: "alice" of '),
+        ({"aud": "other"}, 1, "FAILED  introspection"),
+        ({"aud": "other"}, 1, "refused: claim: aud mismatch (the client sees 401, error invalid_token)"),
+    ],
+)
+async def test_an_opaque_token_is_explained_by_its_issuer(
+    claims: dict[str, Any], expected: int, line: str, fake_issuer: FakeIssuer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_issuer.client("api", secret="s3cret")
+    oidc = OIDC(
+        issuer=fake_issuer.url,
+        audience=fake_issuer.audience,
+        client_id="api",
+        client_secret="s3cret",
+        transport=fake_issuer.transport(),
+    )
+    assert await explain(fake_issuer.opaque_token(claims=claims).encode(), oidc) == expected
+    said = capsys.readouterr().out
+    assert "an opaque token: its issuer is asked" in said
+    assert line in said
+    assert "note:" not in said
+    assert "hint:" not in said
+
+
+@pytest.mark.anyio
+async def test_an_opaque_token_may_have_no_end_and_no_subject(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Asked({"active": True, "client_id": "worker", "aud": AUDIENCE})
+    assert await explain(OPAQUE.encode(), door_of(asked).oidc) == 0
+    assert f'accepted: "worker" of "{ISSUER}", expires at a time that nobody names' in capsys.readouterr().out
 
 
 HINTS = {

@@ -19,7 +19,6 @@ TESTS = Path(__file__).parent.parent
 
 # By section, or where a section holds cases of several parts, by id.
 LATER = {
-    "introspection": "introspection",
     "the reverse proxy": "proxy",
     "sessions": "rp/oidf rp/extra session logout/back-channel logout/front",
 }

@@ -5,6 +5,7 @@
 // One line on standard output, `{"port": N}`, says that it is ready. It ends when its standard input does, so it never
 // outlives the test that started it. What lies under /__control/ steers it and is no part of OpenID:
 //
+//   GET  /__control/client-key  the private key of the client `api-keyed`
 //   GET  /__control/requests  requests seen since the start, by path
 //   POST /__control/keys      {"generations": ["new", "old"]}: publish these keys, sign with the first
 //   POST /__control/faults    {"/jwks": {"delay": 300, "status": 500}}: replaces all faults (delay in ms)
@@ -22,6 +23,8 @@ const { values: options } = parseArgs({
     generation: { type: 'string', default: 'first' }, // of the keys that it starts with
   },
 });
+
+const makeKeyPair = promisify(generateKeyPair);
 
 const AUDIENCE = 'https://api.example';
 const SCOPES = 'read write admin';
@@ -54,7 +57,19 @@ function resourceServer(ctx, indicator) {
   };
 }
 
+// The key of a client that has no secret; a test asks for the private half.
+const clientKey = await makeKeyPair('ec', { namedCurve: 'P-256' });
+const asking = { grant_types: ['client_credentials'], redirect_uris: [], response_types: [] };
+
 const CLIENTS = [
+  {
+    ...asking, client_id: 'api-posting', client_secret: 'api-posting-secret',
+    token_endpoint_auth_method: 'client_secret_post',
+  },
+  {
+    ...asking, client_id: 'api-keyed', token_endpoint_auth_method: 'private_key_jwt',
+    jwks: { keys: [{ ...clientKey.publicKey.export({ format: 'jwk' }), kid: 'c1', use: 'sig' }] },
+  },
   {
     client_id: 'service', client_secret: 'service-secret', grant_types: ['client_credentials'], redirect_uris: [],
     response_types: [], scope: SCOPES,
@@ -119,7 +134,6 @@ class Store {
 }
 
 // Key ids name the generation, so two processes have the same ids for different keys: nobody may rely on `kid` alone.
-const makeKeyPair = promisify(generateKeyPair);
 const generations = new Map();
 
 async function keysOf(generation) {
@@ -190,6 +204,7 @@ async function bodyOf(request) {
 }
 
 const CONTROLS = {
+  'GET /__control/client-key': async () => ({ pem: clientKey.privateKey.export({ format: 'pem', type: 'pkcs8' }) }),
   'GET /__control/requests': async () => requests,
   'POST /__control/keys': async ({ generations: names }) => {
     // A fresh instance over the same store: sessions and grants live on, as they do when a provider rotates.

@@ -45,7 +45,7 @@ def seen(conn: HTTPConnection) -> dict[str, Any]:
         "issuer": user.issuer,
         "client_id": user.client_id,
         "scopes": sorted(user.scopes),
-        "audience": user.claims["aud"],
+        "audience": user.claims.get("aud"),
         "expires_at": user.expires_at,
         "jti": user.jti,
     }

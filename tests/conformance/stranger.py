@@ -161,7 +161,16 @@ class Stranger:
         body: dict[str, Any] = answer.json()
         return body
 
+    def revoke(self, token: str, client: str = "service") -> None:
+        """Revoke a token of a client (RFC 7009 §2.1)."""
+        answer = self._http.post("/token/revocation", data={"token": token}, auth=(client, f"{client}-secret"))
+        assert answer.status_code == httpx2.codes.OK, answer.text
+
     # What only a test may do.
+
+    def client_key(self) -> str:
+        """Return the private key of the client `api-keyed` in PEM."""
+        return str(self._json(self._http.get("/__control/client-key"))["pem"])
 
     def publish(self, *generations: str) -> None:
         """Publish the keys of these generations (a process starts with `first`) and sign with those named first."""
