@@ -361,6 +361,17 @@ async def test_an_answer_ends_with_its_token(signer: Signer) -> None:
     assert len(asked.asked) == 3, "what is over already is not kept"
 
 
+@pytest.mark.parametrize("active", [True, False])
+async def test_a_clock_that_goes_back_lengthens_no_answer(active: bool, signer: Signer) -> None:
+    asked = Asked(said(omit=("exp", "iat")) if active else {"active": False})
+    door = door_of(asked, signer)
+    assert (await door.ask(token=OPAQUE)).status == (200 if active else 401)
+    door.clock.jump(-3600)
+    asked.answer = {"active": False} if active else said(omit=("exp", "iat"))
+    assert (await door.ask(token=OPAQUE)).status == (401 if active else 200)
+    assert len(asked.asked) == 2
+
+
 async def test_a_token_that_becomes_active_waits_ten_seconds_at_most(signer: Signer) -> None:
     """I-neg-race."""
     asked = Asked({"active": False})

@@ -80,6 +80,7 @@ class Introspection:
         key = sha256(self._source + token).digest()
         try:
             async with asyncio.timeout(_PATIENCE):
+                await self._forget_future(key)
                 payload = await self._answers.get_or_load(key, partial(self._load, token))
         except TimeoutError:
             raise ProviderUnavailable("introspection: no answer, not on another node either") from None
@@ -92,6 +93,15 @@ class Introspection:
         """End the questions under way. It can be used again."""
         answers, self._answers = self._answers, self._open()
         await answers.aclose()
+
+    async def _forget_future(self, key: bytes) -> None:
+        """Forget an answer that came later than now: the clock went back since, and its minute would be a long one.
+
+        Another node's clock may be a little ahead.
+        """
+        kept = self._cache.peek(key)
+        if kept is not None and kept.loaded_at - self._clock.now() > LIFE:
+            await self._answers.delete(key)
 
     async def _load(self, token: bytes) -> Loaded[bytes]:
         payload = await self._introspector.ask(token)
