@@ -528,6 +528,21 @@ async def test_a_jwt_and_the_answer_about_it_must_agree(answer: Any, status: int
     assert found.status == status
 
 
+async def test_a_key_that_is_withdrawn_while_the_issuer_is_asked_verifies_nothing(signer: Signer) -> None:
+    asked = Asked({"active": True})
+    door = door_of(asked, signer, introspection="always")
+    assert (await door.ask(token=signer.token(claims={"sub": "bob"}))).status == 200
+    release = asyncio.Event()
+    asked.before = release.wait
+    waiting = asyncio.ensure_future(door.ask(token=signer.token()))
+    await until(lambda: len(asked.asked) == 2)
+    asked.jwks = Signer().jwks()
+    door.clock.advance(30)
+    assert (await door.ask(token=signer.token(header={"kid": "unknown"}))).status == 401
+    release.set()
+    assert (await waiting).status == 401
+
+
 # Who is asked
 
 
