@@ -11,6 +11,7 @@ from oidc_middleware.core.ledger.ledger import Ledger
 from oidc_middleware.core.ledger.records import GRACE, Position, Record
 from oidc_middleware.core.replica.events import (
     Got,
+    JournalFailed,
     JournalLoaded,
     JournalNews,
     LoadJournal,
@@ -135,6 +136,18 @@ def test_what_the_journal_alone_knows_is_written_back_after_a_restart() -> None:
     bench = Bench()
     bench.tell(Tick())
     bench.answer(Look, Looked(EMPTY))
+    bench.answer(LoadJournal, JournalLoaded([(token(1), True)]))
+    bench.answer(Scan, Scanned([], b"", EMPTY))
+    bench.wait(2.1)
+    assert written(bench) == [token(1)]
+
+
+def test_what_a_journal_tells_late_while_the_store_is_loaded_is_written_back_too() -> None:
+    bench = Bench()
+    bench.tell(Tick())
+    bench.answer(LoadJournal, JournalFailed())
+    bench.answer(Look, Looked(EMPTY))
+    bench.wait(0.2)
     bench.answer(LoadJournal, JournalLoaded([(token(1), True)]))
     bench.answer(Scan, Scanned([], b"", EMPTY))
     bench.wait(2.1)

@@ -28,6 +28,7 @@ class Healer:
         self._random = random
         self._shown: Mirror | None = None
         self._is_walking = False
+        self._is_shown_all = False
         self._after: Record | None = None
         self._found: list[Record] = []
         self._is_at_end = False
@@ -48,6 +49,7 @@ class Healer:
     def begin(self, *, is_needed: bool) -> None:
         """Note from now on what the store is known to have, unless there is nothing that it could lack."""
         self.stop()
+        self._is_shown_all = False
         self._shown = self._new_mirror() if is_needed else None
 
     def stop(self) -> None:
@@ -64,21 +66,27 @@ class Healer:
 
     def walk(self, now: float) -> None:
         """Begin to look for what is missing: the store has shown everything."""
+        self._is_shown_all = True
         if self._shown is not None:
             self._is_walking = True
             self._after = None
             self._is_at_end = False
             self._pause = _LONGEST_PAUSE
             self.due = now
+        self._bring(now)
 
     def add(self, records: Sequence[Record], now: float) -> None:
-        """Bring back some more, unless the store shows them before their turn comes: the walk would not meet them."""
-        if self._shown is None:
+        """Bring back some more, unless the store shows them before their turn comes: no walk will meet them."""
+        self._found += records
+        if self._is_shown_all:
+            self._bring(now)
+
+    def _bring(self, now: float) -> None:
+        if self._shown is None and self._found:
             self._shown = self._new_mirror()
             self._is_walking = self._is_at_end = True
             self._pause = _LONGEST_PAUSE
             self.due = now + self._pause * self._random()
-        self._found += records
 
     def next(self, now: float, wall: float) -> Sequence[Record]:
         """Go on by a slice; return what to write back now, if anything. `shown` or `walk` says what becomes of it."""

@@ -244,7 +244,7 @@ class Replica:
         self.mirror.merge([record for record, _ in living])
         if self._has_store:
             self._writer.repeat([record for record, is_acknowledged in living if not is_acknowledged])
-            if news and self._is_complete:  # else the walk through the mirror will meet them
+            if news and (self._is_complete or not self._healer.is_busy):  # else the walk to come will meet them
                 self._healer.add(news, now)
 
     @property
