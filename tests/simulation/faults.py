@@ -229,6 +229,7 @@ def _leap(fleet: Fleet) -> None:
     """Minutes pass, in which nothing happens but that clocks are set right: what lasts for so long is believed."""
     for node in fleet.nodes:
         node.is_ahead = 0.0
+    fleet.world.leapt_at = fleet.world.now
     fleet.world.leapt += fleet.random.choice([30, 200, 400, 700, 1500])
 
 

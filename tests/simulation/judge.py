@@ -115,8 +115,8 @@ class Judge:
                 fact.until = self.world.now
         self._living = living
         known = _joined(fact.record for fact in living)
-        for thing, record in held.items():
-            if not covers(known.get(thing), record):
+        for record in self.cluster.primary.data.records():
+            if not covers(known.get(record[:3]), record):
                 self._add(record)
         self.mourn(held)
 
@@ -153,7 +153,8 @@ class Judge:
             self._must_know(node, record, f"what it has given a receipt for: {kept}")
             if kept == "shared" and not covers(self._ever.get(record[:3]), record):
                 raise Violation(f"{node.name} says that the store has {record}: no server ever had it")
-            if kept == "journaled" and not covers(node.disk.kept.get(record[:3]), record):
+            is_swept = record.end + GRACE <= node.wall
+            if kept == "journaled" and not is_swept and not covers(node.disk.kept.get(record[:3]), record):
                 raise Violation(f"{node.name} says that the journal has {record}: it has not")
 
     def sent(self, node: Node, records: Sequence[Record]) -> None:
@@ -201,7 +202,7 @@ class Judge:
     def _must_know_of_its_host(self, node: Node) -> None:
         """Whoever hears nothing from the store for long hears at least what its host knows."""
         long_ago = self.world.now - LONG
-        if node.disk.mode != "well" or max(node.disk.well_since, node.since) > long_ago:
+        if node.disk.mode != "well" or max(node.disk.well_since, node.since, self.world.leapt_at) > long_ago:
             return
         if node.replica.staleness(node.now) > LONG:
             for receipt in self.receipts:
@@ -260,8 +261,8 @@ class Judge:
         mirror = replica.mirror
         if node.tickets or replica.pending or replica.unacknowledged:
             return f"has something pending: {len(node.tickets)}, {replica.pending}, {replica.unacknowledged}"
-        if replica.is_healing:
-            return "is healing"
+        if replica.is_healing or replica.position is None:
+            return "is healing, or follows nothing"
         if replica.staleness(node.now) > PATIENCE and not mirror.unknown_key_ids:
             return f"is stale: {replica.staleness(node.now)}"
         for record in self.cluster.primary.data.records():  # one by one: what was joined may have ended apart

@@ -257,7 +257,10 @@ def _no_write_back(healer: Healer, _: float) -> None:
 MUTANTS["what ended is written back"] = [
     (module, "is_over", lambda record, wall: record.end + 10 * GRACE <= wall) for module in (healer, writer)
 ]
-MUTANTS["what the journal has is not written back"] = [(Replica, "_is_journal_told", True)]
+MUTANTS["what the journal has is not written back"] = [
+    (Replica, "_is_journal_told", True),
+    (Healer, "add", lambda *_: None),
+]
 
 # ---------------------------------------------------------------------------------------------------------- the store
 

@@ -31,7 +31,7 @@ NOTICED_BY: dict[str, tuple[int, ...]] = {
     "what ended is written back": (5, 13, 14),
     "what failed once is forgotten": (2, 13, 14),
     "what nobody can read does not make a node stale": (1, 4, 5),
-    "what the journal has is not written back": (2, 52, 81),
+    "what the journal has is not written back": (2, 13, 14),
     "where the log was after a write is ignored": (40, 350, 586),
     "where the log was when a page was read is ignored": (754, 922, 1174),
 }

@@ -20,6 +20,7 @@ class World:
         self.now = 0.0
         self.leapt = 0.0
         """Seconds by which Unix time has gone ahead of what was lived through, everywhere."""
+        self.leapt_at = 0.0
         self.told: deque[str] | None = deque(maxlen=4000) if is_traced else None
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
