@@ -19,6 +19,8 @@ VENV := .venv
 endif
 
 BIN := $(VENV)/bin
+# Most tests wait for servers: two processes a core keep it busy.
+WORKERS := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 READY := $(VENV)/.ready
 NODE := $(VENV)/.node
@@ -38,7 +40,7 @@ demo: $(READY)  ## Start an issuer and a protected API here, and print curl line
 .PHONY: test
 test: $(READY)  ## Run the tests.
 	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node)"
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@PYTEST_XDIST_AUTO_NUM_WORKERS=$(WORKERS) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 	@$(if $(ARGS),,touch $(TESTED))
 
 $(TESTED): $(READY) $(SOURCES)

@@ -104,7 +104,7 @@ class Keeper:
             "denied_while_stale": self._standing.denied_stale,
             "unacknowledged": self._replica.unacknowledged,
             "healing": self._replica.is_healing,
-            "healed": self._replica.to_heal,
+            "to_heal": self._replica.to_heal,
             "unknown_secrets": sorted(key_id.hex() for key_id in self.ledger.unknown_key_ids),
             "journal": self._journal_state(),
         }
