@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oidc_middleware import OIDC
 
-SECONDS = 10
+SECONDS = 30
 
 
 class Lifespan:

@@ -35,7 +35,7 @@ from oidc_middleware.cli import main
 sys.exit(main())
 """
 COMMAND = [sys.executable, "-c", CODE, "demo"]
-SECONDS = 30
+SECONDS = 100
 
 
 def settings_of_somebody() -> dict[str, str]:

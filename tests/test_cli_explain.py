@@ -322,7 +322,7 @@ def test_ctrl_c_while_the_issuer_keeps_it_waiting(fake_issuer: FakeIssuer) -> No
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=20) == ("", "")
+            assert process.communicate(timeout=100) == ("", "")
     assert process.returncode == 130
 
 
@@ -339,7 +339,7 @@ def test_from_standard_input_in_a_process_of_its_own(served_issuer: FakeIssuer) 
         env={"OIDC_ISSUER": served_issuer.url, "OIDC_AUDIENCE": served_issuer.audience},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")

@@ -23,7 +23,7 @@ def test_each_secret_is_new_and_works(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_what_is_printed_is_one_line() -> None:
     command = [sys.executable, "-m", "oidc_middleware.cli", "secret"]
-    result = subprocess.run(command, capture_output=True, timeout=30, check=True)
+    result = subprocess.run(command, capture_output=True, timeout=100, check=True)
     assert re.fullmatch(rb"[0-9a-f]{64}\r?\n", result.stdout)
     assert result.stderr == b""
 

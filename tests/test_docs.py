@@ -117,7 +117,7 @@ def test_the_tests_of_a_page_pass(block: Block, issuer: FakeIssuer, tmp_path: Pa
         str(tmp_path),
     ]
     result = subprocess.run(
-        [*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -138,7 +138,7 @@ def test_the_commands_of_a_page_run(page: Path, issuer: FakeIssuer, tmp_path: Pa
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=300,
                 check=False,
             )
             assert result.returncode == 0, f"{block.place}\n{result.stdout}{result.stderr}"

@@ -20,7 +20,7 @@ Factory = Callable[..., FakeIssuer]
 
 def output_of(*arguments: str, cwd: Path) -> str:
     command = [sys.executable, "-W", "error", *arguments]
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -15,7 +15,7 @@ FLOORS = "Imports only go down, siblings do not know each other"
 
 def lint(directory: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize(

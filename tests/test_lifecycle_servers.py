@@ -17,7 +17,7 @@ import pytest
 
 from oidc_middleware.testing import FakeIssuer, faults
 
-SECONDS = 30
+SECONDS = 100
 MEGABYTES_10 = 10 * 1024 * 1024
 
 COMMANDS: dict[str, Callable[[int], list[str]]] = {
