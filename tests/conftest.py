@@ -12,6 +12,9 @@ import pytest
 from oidc_middleware import cache
 from oidc_middleware.cache import RedisBackend
 from oidc_middleware.cache.redis.ledger import RedisLedger
+from oidc_middleware.cache.sqlite import journal, ledger
+from oidc_middleware.cache.sqlite.journal import SqliteJournal
+from oidc_middleware.cache.sqlite.ledger import SqliteLedger
 from oidc_middleware.testing import FakeIssuer
 
 from hybrid_kit import Node, OpenNode, new_node
@@ -24,6 +27,15 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let no journal of a test lie where the user's own are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_files() -> Iterator[None]:
+    """Give ledgers and journals of services, in files, time to spare: each write waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "SqliteLedger", partial(SqliteLedger, budget=PATIENCE))
+        patch.setattr(journal, "SqliteJournal", partial(SqliteJournal, budget=PATIENCE))
         yield
 
 
