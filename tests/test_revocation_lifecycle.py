@@ -188,6 +188,8 @@ def test_a_known_token_on_another_loop_starts_what_follows_the_store(
         assert one.started
         await until(lambda: one.revocations.check(token).status == "revoked")
         assert await asked() == 401
+        await one.stop()
+        assert not one.started
 
     assert asyncio.run(asked_when_it_is_loaded()) == 200
     asyncio.run(revoked_by_another())
