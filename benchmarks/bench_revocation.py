@@ -206,7 +206,7 @@ async def load(cache: str, secret: str, count: int) -> list[Row]:
     gaps: list[float] = []
     async with oidc:
         last = perf_counter()
-        while not oidc.stats()["revocations"]["loaded"]:
+        while not oidc._keeper.is_loaded:  # noqa: SLF001  to ask for all the counts would be what is measured
             await asyncio.sleep(0)
             now = perf_counter()
             gaps.append(now - last)
