@@ -27,8 +27,8 @@ Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @contextlib.asynccontextmanager
-async def answering(respond: Respond) -> AsyncIterator[int]:
-    """Serve raw bytes on loopback, and yield the port; leave nothing behind."""
+async def answering(respond: Respond, port: int = 0) -> AsyncIterator[int]:
+    """Serve raw bytes on loopback, on any port unless one is named, and yield it; leave nothing behind."""
     under_way: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,7 +40,7 @@ async def answering(respond: Respond) -> AsyncIterator[int]:
             await writer.wait_closed()
         under_way.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -431,8 +431,7 @@ async def test_what_answered_counts_and_not_what_else_the_name_has() -> None:
 async def test_a_dead_address_is_passed_over() -> None:
     with socket.create_server(("127.0.0.2", 0)) as listening:
         dead = listening.getsockname()[1]
-    server = await asyncio.start_server(raw("Content-Type: application/json"), "127.0.0.1", dead)
-    async with server:
+    async with answering(raw("Content-Type: application/json"), dead):
         door = HTTPDoor(allow_http=True, resolve=Resolver(["127.0.0.2", "127.0.0.1"]))
         assert (await door.get(f"http://issuer.test:{dead}", Zone.LOOPBACK)).body == b"{}"
 
