@@ -68,10 +68,8 @@ class Revoke:
             ValueError: no sid, an issuer that is not configured, or a time in the future.
             RevocationNotShared: it holds, and not as widely as required.
         """
-        if isinstance(sid, Principal):
-            issuer, sid = _own_issuer(sid, issuer), _text("sid", sid.sid)
+        of, name = self._whose("sid", sid, issuer)
         until = self._names.issued_until(issued_before)
-        name, of = _text("sid", sid), self._names.issuer(issuer)
         return await self._add(self._names.keys.session(of, name, until, self._names.life), require)
 
     async def subject(
@@ -90,10 +88,8 @@ class Revoke:
             ValueError: no subject, an issuer that is not configured, or a time in the future.
             RevocationNotShared: it holds, and not as widely as required.
         """
-        if isinstance(subject, Principal):
-            issuer, subject = _own_issuer(subject, issuer), _text("subject", subject.subject)
+        of, name = self._whose("subject", subject, issuer)
         until = self._names.issued_until(issued_before)
-        name, of = _text("subject", subject), self._names.issuer(issuer)
         return await self._add(self._names.keys.subject(of, name, until, self._names.life), require)
 
     async def client(
@@ -110,11 +106,21 @@ class Revoke:
             ValueError: no client, an issuer that is not configured, or a time in the future.
             RevocationNotShared: it holds, and not as widely as required.
         """
-        if isinstance(client_id, Principal):
-            issuer, client_id = _own_issuer(client_id, issuer), _text("client_id", client_id.client_id)
+        of, name = self._whose("client_id", client_id, issuer)
         until = self._names.issued_until(issued_before)
-        name, of = _text("client_id", client_id), self._names.issuer(issuer)
         return await self._add(self._names.keys.client(of, name, until, self._names.life), require)
+
+    def _whose(self, what: str, of: str | Principal, issuer: str | None) -> tuple[str, str]:
+        """Return an issuer, and whom or what of it is meant: by name, or by a principal that has both.
+
+        Raises:
+            ValueError: it has no such name, or the issuer is not configured.
+        """
+        if not isinstance(of, Principal):
+            return self._names.issuer(issuer), _text(what, of)
+        if issuer is not None:
+            raise ValueError("a principal has its own issuer: leave issuer out")
+        return self._names.issuer(of.issuer), _text(what, getattr(of, what))
 
     async def _add(self, record: Record, require: ReceiptName | None) -> Receipt:
         required = None if require is None else Receipt(require)
@@ -125,12 +131,6 @@ class Revoke:
     async def _verified(self, token: str | bytes) -> Principal:
         raw = token.encode("ascii", "replace") if isinstance(token, str) else token
         return Principal((await self._authenticator.verify(raw)).payload, raw)
-
-
-def _own_issuer(principal: Principal, issuer: str | None) -> str:
-    if issuer is not None:
-        raise ValueError("a principal has its own issuer: leave issuer out")
-    return principal.issuer
 
 
 def _text(name: str, value: object) -> str:
