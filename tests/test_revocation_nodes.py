@@ -18,7 +18,7 @@ from oidc_middleware.errors import RevocationNotShared
 from oidc_middleware.testing import FakeIssuer
 
 from monitor_kit import monitored
-from redis_kit import RedisServer, until
+from redis_kit import RedisServer, proxy_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -217,6 +217,25 @@ async def test_what_the_store_loses_is_written_back(
     await third.start()
     for token in tokens:
         await refused(third, token)
+
+
+async def test_what_is_lost_while_a_new_node_asks_is_written_back(
+    node: MakeNode, redis_server: RedisServer, issuer: FakeIssuer
+) -> None:
+    """It knows as of when it asked, and the store lost it before it answered: nobody else can tell it but who knows."""
+    token = issuer.token("alice")
+    async with proxy_of(redis_server) as proxy:
+        first, late = node(redis_server.url), node(proxy.url)
+        assert await status(first, token) == 200
+        await until(lambda: is_fresh(first))
+        assert await first.revoke.token(token) == "shared"
+        proxy.to_server = 0.1
+        await late.start()
+        redis_server.admin.flushall()
+        await refused(late, token)
+        await until(lambda: is_fresh(late))
+        assert await status(first, token) == await status(late, token) == 401
+        await late.stop()
 
 
 async def test_other_secrets_are_noticed(

@@ -17,6 +17,8 @@ BACKGROUND = 10.0
 """Seconds in which a revocation that is shared is in the journal too."""
 LONGEST = 15.0
 """Seconds for which a caller that revokes may have to wait, on a busy machine."""
+ASKED_FOR_AT_MOST = 1.0
+"""Seconds in which a store answers where its log is, or has not answered."""
 _ASKED = 300
 _ASKED_AGAIN = 100
 
@@ -132,11 +134,17 @@ class Promises:
             if place not in is_open:
                 life.open.pop(name, None)
                 life.refused[name] = revocation
-            elif why := self._why_refused(life, revocation, as_of, has_journal=answer["journal"]):
+            elif why := self._why_refused(life, revocation, now, as_of, has_journal=answer["journal"]):
                 self.violated(life, f"{revocation} is not refused at {now:.3f}, as of {as_of}: {why}")
 
-    def _why_refused(self, life: Life, one: Revocation, as_of: float | None, *, has_journal: bool) -> str | None:
-        """Return why a node must refuse something; None if it need not."""
+    def _why_refused(
+        self, life: Life, one: Revocation, now: float, as_of: float | None, *, has_journal: bool
+    ) -> str | None:
+        """Return why a node must refuse something; None if it need not.
+
+        A node knows as of when it asked. One that begins then cannot know what the store lost before it answered: the
+        promise is that nothing is missing if nothing was lost, until the answer.
+        """
         is_own = one.node == life.node
         if one.name in life.refused:
             return "it was before"
@@ -144,9 +152,10 @@ class Promises:
             return "it is its own"
         if is_own and has_journal and self._is_in_journal(one):
             return "it is in its journal"
-        if one.receipt == "shared" and as_of is not None and one.acknowledged < as_of and not self.lost(one, as_of):
-            return "the store had it"
-        return None
+        if one.receipt != "shared" or as_of is None or one.acknowledged >= as_of:
+            return None
+        answered = min(now, as_of + ASKED_FOR_AT_MOST)
+        return None if self.lost(one, answered) else "the store had it"
 
     def _judge_freshness(self, life: Life, now: float, as_of: float | None, answer: dict[str, Any]) -> None:
         self.counts["looks at freshness"] += 1
