@@ -199,6 +199,23 @@ async def test_the_lock_is_given_back_after_the_value_is_there(over_redis: MakeF
     assert await third.ask() == b"newer", "nobody waits for a lock that was given back"
 
 
+async def test_the_lock_is_kept_while_the_value_is_on_its_way(over_memory: MakeNodes) -> None:
+    """What leaves in one batch may arrive in any order, and one that finds no lock and no value would load again."""
+    holder, other = over_memory(locking(), count=2)
+    tier = holder.backend.shared
+    assert isinstance(tier, Tier)
+    tier.hold("set", "set_many")
+    first = holder.asking()
+    await until(lambda: tier.calls["set"] + tier.calls["set_many"])
+    await turns()
+    second = other.asking()
+    await turns()
+    assert tier.calls["delete"] == 0
+    tier.release()
+    assert await first == await second == b"v"
+    assert (holder.loads, other.loads) == (1, 0)
+
+
 async def test_those_who_wait_are_woken_by_the_news(over_redis: MakeFollowing) -> None:
     """The change log tells that the lock is gone; they don't look again before."""
     holder, waiter = await over_redis(locking(poll=LONG / 2), count=2)

@@ -199,7 +199,7 @@ class LoadingCache(Generic[V]):
                 return newer
         if is_newest:
             with contextlib.suppress(BackendUnavailable):  # memory has it, or nobody
-                await self._cache.set(key, item, self._last_use(item))
+                await self._cache.set(key, item, self._last_use(item), wait=self._loading.lock or None)
         return item
 
     def _dated(self, loaded: V | Loaded[V] | Loaded[None] | None, began_at: float) -> Kept[V]:

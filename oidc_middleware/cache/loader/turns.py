@@ -26,10 +26,10 @@ class Turns(Generic[V]):
     """Who loads a key, among the nodes that share a tier.
 
     The lock is an entry of the same type under a key of its own. It ends by itself, so a holder that is gone holds up
-    nobody for longer. A holder stores first and gives the lock back then, in this order also in the shared tier; that
-    wakes those who wait. Nobody compares before deleting: a lock that has not ended is the holder's, and one that is
-    about to end is left alone. Should a delete be held up for the rest of the lock's life all the same, or the tier
-    have lost the lock, then one load more than needed begins.
+    nobody for longer. A holder stores first, waits until the shared tier has the value, and gives the lock back then:
+    what leaves together may arrive in any order. That wakes those who wait. Nobody compares before deleting: a lock
+    that has not ended is the holder's, and one that is about to end is left alone. Should a delete be held up for the
+    rest of the lock's life all the same, or the tier have lost the lock, then one load more than needed begins.
     """
 
     def __init__(self, cache: TypedCache[Kept[V]], clock: Clock, loading: Loading, random: Callable[[], float]) -> None:
