@@ -89,7 +89,7 @@ docs: $(READY)  ## Write the generated pages anew.
 .PHONY: requirements
 requirements: $(READY)  ## Pin the newest versions of everything in requirements/*.txt.
 	@$(PIP) install uv
-	@for name in dev bench node; do \
+	@for name in dev bench browser node; do \
 		package=; if [ $$name = dev ]; then package=pyproject.toml; fi; \
 		(cd requirements && ../$(BIN)/uv --no-config --quiet pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command 'make requirements' $${package:+../$$package} $$name.in --output-file $$name.txt) >/dev/null || exit 1; \
