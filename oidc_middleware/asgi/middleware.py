@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from http import HTTPStatus
 from typing import NoReturn, Unpack
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
-from starlette.requests import HTTPConnection
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
-from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
+from oidc_middleware.asgi.refusal import SCOPES_KEY, Refusal
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
 from oidc_middleware.auth.known import Known
@@ -26,8 +22,6 @@ from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OI
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring import OIDC, SCOPE_KEY
-
-logger: logging.Logger = logging.getLogger("oidc_middleware")
 
 _IDENTITY = Access.IDENTITY
 _NOT_DECIDED = Decision(Access.REFUSED, (), None, "")
@@ -60,7 +54,7 @@ class OIDCMiddleware:
         except ConfigError as error:
             self._config_error = error
             self._decisions = DecisionMemo(self._refuse_everything)
-            self._on_error = self._realm = None
+            self._refusal = Refusal()
             return
         settings = self.oidc.settings
         self._decisions = DecisionMemo(settings.policy.decide)
@@ -72,8 +66,7 @@ class OIDCMiddleware:
         self._waiting, self._goes_on = self.live.waiting, self.live.goes_on
         self.oidc.mirror.listeners.append(self.live.on_revoked)
         self._lookup = self.oidc.authenticator.lookup
-        self._realm = settings.realm
-        self._on_error = settings.on_error
+        self._refusal = Refusal(settings)
         self._passes_preflight = settings.preflight == "pass"
         self._tells_staleness = settings.staleness_header
         self._reads_subprotocol = settings.websocket_token == "subprotocol"  # noqa: S105  a place, no secret
@@ -113,9 +106,11 @@ class OIDCMiddleware:
             else:
                 known = await self._identify_where_not_needed(scope, decision)
         except OIDCError as error:
-            await self._refuse(scope, receive, send, error, decision.scopes)
+            await self._refusal.answer(scope, receive, send, error, decision.scopes)
             return
         scope[SCOPE_KEY] = self.oidc
+        if decision.scopes:
+            scope[SCOPES_KEY] = decision.scopes
         if known is not None:
             scope["user"] = known.principal
             scope["auth"] = known
@@ -198,27 +193,7 @@ class OIDCMiddleware:
             await self.oidc.start()
 
     async def _refuse_revoked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._refuse(scope, receive, send, Revoked("while it was served"), ())
-
-    async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, error: OIDCError, scopes: tuple[str, ...]
-    ) -> None:
-        level = logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-        logger.log(level, "refused %.200r with %d: %s", scope["path"], error.status, error)
-        response = self._response(scope, error, scopes)
-        if scope["type"] == "websocket":
-            await deny_websocket(response, scope, receive, send)
-        else:
-            await response(scope, receive, send)
-
-    def _response(self, scope: Scope, error: OIDCError, scopes: tuple[str, ...]) -> Response:
-        if self._on_error is not None:
-            try:
-                made: Response = self._on_error(HTTPConnection(scope), error)
-                return stamp(made, error, realm=self._realm, scopes=scopes)
-            except Exception:  # theirs may raise anything; a refusal stays a refusal
-                logger.exception("on_error failed, the standard response is sent instead")
-        return error_response(error, headers=scope["headers"], realm=self._realm, scopes=scopes)
+        await self._refusal.answer(scope, receive, send, Revoked("while it was served"))
 
 
 def _service(settings: Settings | None, oidc: OIDC | None, keywords: SettingsKeywords) -> OIDC:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from types import MappingProxyType
 from typing import Literal
 
 from oidc_middleware.core.paths import classify, route_path
 from oidc_middleware.core.patterns import Pattern, PolicyError, parse, segments_of
-from oidc_middleware.core.rule import Identity, Rule
+from oidc_middleware.core.requirement import Identity
+from oidc_middleware.core.rule import Rule
 from oidc_middleware.errors import InsufficientScope
 
 __all__ = ["Access", "Decision", "Policy", "PolicyError", "Rule", "is_preflight", "permit"]
@@ -40,7 +41,8 @@ class Decision:
     """What the policy says of a request.
 
     `endpoint` is the name of ours that it asks for, `reason` is for the log. An `ambiguous` path was let through for an
-    identity that satisfies every rule, and for nobody else: it is no place for a preflight to pass.
+    identity that satisfies every rule, and for nobody else: it is no place for a preflight to pass. `scopes` are all
+    that the rules name, each once: what a challenge tells the client to ask for.
     """
 
     access: Access
@@ -48,11 +50,11 @@ class Decision:
     endpoint: str | None
     reason: str
     ambiguous: bool = False
+    scopes: tuple[str, ...] = field(init=False)
 
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """All scopes that the rules name, each once: what a challenge tells the client to ask for."""
-        return tuple(dict.fromkeys(scope for rule in self.rules for scope in (*rule.scopes, *rule.any_scopes)))
+    def __post_init__(self) -> None:
+        scopes = dict.fromkeys(scope for rule in self.rules for scope in rule.requirement.scopes_to_ask)
+        object.__setattr__(self, "scopes", tuple(scopes))
 
 
 class Policy:
@@ -129,11 +131,11 @@ class Policy:
         rules = [("rules", pattern) for pattern, _, _ in self._closing]
         ours = [("prefix", parse(path, "prefix")) for path in self._endpoints]
         for opening, others in ((public, optional + rules + ours), (optional, rules + ours)):
-            for field, pattern in opening:
-                for other_field, other in others:
+            for name, pattern in opening:
+                for other_name, other in others:
                     if pattern.overlaps(other):
-                        problem = f"{pattern.text!r} and {other.text!r} of {other_field} match the same paths"
-                        raise PolicyError(field, problem, "Make them disjoint: no path may be in two lists.")
+                        problem = f"{pattern.text!r} and {other.text!r} of {other_name} match the same paths"
+                        raise PolicyError(name, problem, "Make them disjoint: no path may be in two lists.")
         for _, pattern in rules:
             if pattern.is_literal and pattern.text in self._endpoints:
                 cure = "Remove it: who may use our endpoints is a setting of its own."
@@ -149,7 +151,7 @@ def permit(decision: Decision, identity: Identity) -> None:
     Source: RFC 6750 §3.1.
     """
     for rule in decision.rules:
-        lacking = rule.unmet(identity)
+        lacking = rule.requirement.unmet(identity)
         if lacking is not None:
             raise InsufficientScope(f"rule {rule.path}: {lacking} is missing", decision.scopes)
 

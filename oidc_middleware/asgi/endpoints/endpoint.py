@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from oidc_middleware.asgi.endpoints.bodies import BadRequest
-from oidc_middleware.asgi.responses import error_response, stamp
+from oidc_middleware.asgi.refusal import refusal_of
+from oidc_middleware.asgi.responses import stamp
 from oidc_middleware.errors import OIDCError, RevocationNotShared, Revoked
-from oidc_middleware.wiring import OIDC
 
 logger: logging.Logger = logging.getLogger("oidc_middleware")
 
@@ -56,9 +56,7 @@ class Endpoint:
                 logger.info("refused %.200r with %d: %s", scope["path"], error.status, error.problem)
                 response = answer({"error": error.code, "error_description": error.problem}, error.status)
             except Revoked as error:
-                logger.info("refused %.200r with %d: %s", scope["path"], error.status, error)
-                realm = OIDC.from_scope(scope).settings.realm
-                response = error_response(error, headers=scope["headers"], realm=realm)
+                response = refusal_of(scope).response(scope, error)
             except OIDCError as error:
                 logger.warning("%.200r is answered with %d: %s", scope["path"], error.status, error)
                 response = _failure(error)

@@ -1,0 +1,76 @@
+"""How a service says no: the same response, log line and denial of a WebSocket wherever an error is raised."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
+from oidc_middleware.errors import OIDCError
+from oidc_middleware.settings import Settings
+from oidc_middleware.wiring import OIDC
+
+logger: logging.Logger = logging.getLogger("oidc_middleware")
+
+DOOR_KEY = "oidc_middleware.refusal"
+"""Where a scope holds the `Refusal` of the middleware that let it in, if that has settings other than the service's."""
+
+SCOPES_KEY = "oidc_middleware.scopes"
+"""Where a scope holds the scopes that this request was asked for already, if any: a challenge names them too."""
+
+
+class Refusal:
+    """How to answer an `OIDCError`, as settings say: with the challenge's `realm` and the body of `on_error`."""
+
+    __slots__ = ("_on_error", "_realm")
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._realm = settings.realm if settings is not None else None
+        self._on_error = settings.on_error if settings is not None else None
+
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, error: OIDCError, scopes: Iterable[str] = ()
+    ) -> None:
+        """Log the refusal and send it; a WebSocket that is not accepted yet is denied."""
+        response = self.response(scope, error, scopes)
+        if scope["type"] == "websocket":
+            await deny_websocket(response, scope, receive, send)
+        else:
+            await response(scope, receive, send)
+
+    def response(self, scope: Scope, error: OIDCError, scopes: Iterable[str] = ()) -> Response:
+        """Log the refusal and return it: status, challenge (RFC 6750 §3), and JSON, a page or the user's own body.
+
+        `scopes` are those that the resource needs, where known; an `InsufficientScope` brings its own.
+        """
+        level = logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        logger.log(level, "refused %.200r with %d: %s", scope["path"], error.status, error)
+        if self._on_error is not None:
+            try:
+                made: Any = self._on_error(HTTPConnection(scope), error)
+                return stamp(made, error, realm=self._realm, scopes=scopes)
+            except Exception:  # theirs may raise anything; a refusal stays a refusal
+                logger.exception("on_error failed, the standard response is sent instead")
+        return error_response(error, headers=scope["headers"], realm=self._realm, scopes=scopes)
+
+
+def refusal_of(scope: Scope) -> Refusal:
+    """Return how errors inside the app are answered: as the middleware that let this connection in does it.
+
+    Raises:
+        LookupError: no `OIDCMiddleware` stands in front of the app.
+    """
+    refusal = scope.get(DOOR_KEY)
+    return refusal if isinstance(refusal, Refusal) else Refusal(OIDC.from_scope(scope).settings)
+
+
+def scopes_asked(scope: Scope) -> tuple[str, ...]:
+    """Return the scopes that the rules in front of the app asked of this request."""
+    asked: tuple[str, ...] = scope.get(SCOPES_KEY, ())
+    return asked
