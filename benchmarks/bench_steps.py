@@ -17,6 +17,7 @@ from oidc_middleware.auth.known import Known, TokenRecord
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.core import base64url, jws, strict_json, verify
+from oidc_middleware.core.claims_mapping import USUAL
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.testing import FakeIssuer
 
@@ -66,7 +67,7 @@ def contestants(
     found = keys.find(read[0].jws.kid, "RS256")
     deadline = now + 60
     digests = [sha256(token).digest() for token in parts]
-    records = [(deadline, 0, 0, token.jws.payload, b"", deadline) for token in read]
+    records = [(deadline, 0, 0, token.jws.payload, b"", deadline, USUAL) for token in read]
     return {
         "the token taken apart": over(jws.parse, [(token, headers) for token in parts]),
         "of it: base64url of the payload": over(base64url.decode, [(token.split(b".")[1],) for token in parts]),

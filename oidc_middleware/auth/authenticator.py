@@ -16,6 +16,7 @@ from oidc_middleware.auth.revocation.standing import Standing, at_once
 from oidc_middleware.auth.shared import SharedTokens
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import bearer, introspection, verify
+from oidc_middleware.core.claims_mapping import USUAL, ClaimsMapping
 from oidc_middleware.core.jws import JWS
 from oidc_middleware.core.keys import Key, KeySet
 from oidc_middleware.core.opaque import is_opaque
@@ -45,13 +46,14 @@ class KeySource(Protocol):
 class TrustedIssuer:
     """One issuer whose tokens are accepted: what they must show, where its keys are, and a name for that place.
 
-    With `introspection` the issuer is asked about tokens.
+    With `introspection` the issuer is asked about tokens. `mapping` says where it has scopes and the like.
     """
 
     expected: Expected
     keys: KeySource
     source: bytes
     introspection: Introspection | None = None
+    mapping: ClaimsMapping = USUAL
 
 
 class Verified(NamedTuple):
@@ -112,7 +114,14 @@ class Authenticator:
         marks = self._standing.marks_of(claims, signing_input)
         is_certain = self._standing.check(marks)
         known = self._known.remember(
-            value, token, payload, marks.pack(), deadline, is_certain=is_certain, asked_until=asked_until
+            value,
+            token,
+            payload,
+            marks.pack(),
+            deadline,
+            is_certain=is_certain,
+            asked_until=asked_until,
+            mapping=issuer.mapping,
         )
         if is_news:
             await self._shared.tell(issuer.source, token, payload, known.until)

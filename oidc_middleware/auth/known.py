@@ -14,6 +14,7 @@ from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.revocation.standing import Standing
 from oidc_middleware.cache import TypedCache
 from oidc_middleware.clock import Clock
+from oidc_middleware.core.claims_mapping import USUAL, ClaimsMapping
 from oidc_middleware.core.principal import Principal
 
 HOT_TOKENS = 1024
@@ -26,12 +27,13 @@ _ADMIT_EVERY = 16
 # The generation of a verdict that holds for one request.
 _NEVER = -1
 
-TokenRecord = tuple[float, int, int, bytes, bytes, float]
+TokenRecord = tuple[float, int, int, bytes, bytes, float, ClaimsMapping]
 """A verdict: until when it holds (Unix time in seconds), the two generations, the verified payload, the marks by which
-the ledger of revocations knows the token, and the token's deadline: atoms, which the garbage collector never walks."""
+the ledger of revocations knows the token, the token's deadline, and where its issuer has scopes and the like: atoms, or
+as good as atoms, which the garbage collector never walks."""
 
 
-# A record without its payload: a tuple of six, two floats, small integers and the heads of two bytes objects.
+# A record without its payload: a tuple of seven, two floats, small integers and the heads of two bytes objects.
 _RECORD_BYTES = 300
 
 
@@ -126,8 +128,9 @@ class KnownTokens:
         if record is None or record[2] != self._generation.keys or record[0] - self._now() > self._longest:
             self._missed = value, digest
             return None
-        until, generation, keys, payload, marks, deadline = record
-        known = Known(value, until, generation, keys, Principal(payload, token), marks, deadline, is_cached=True)
+        until, generation, keys, payload, marks, deadline, mapping = record
+        principal = Principal(payload, token, mapping)
+        known = Known(value, until, generation, keys, principal, marks, deadline, is_cached=True)
         if generation != self._generation.value:
             self._held_against_ledger(known)
         if self._has_room() or not next(self._turns) % _ADMIT_EVERY:
@@ -153,6 +156,7 @@ class KnownTokens:
         *,
         is_certain: bool,
         asked_until: float = math.inf,
+        mapping: ClaimsMapping = USUAL,
     ) -> Known:
         """Keep what was verified just now: nobody may have awaited since. `deadline` is Unix time in seconds.
 
@@ -163,7 +167,8 @@ class KnownTokens:
         """
         until = min(deadline, self._now() + self._recheck_after, asked_until)
         generation, keys = self._generation.value if is_certain else _NEVER, self._generation.keys
-        known = Known(value, until, generation, keys, Principal(payload, token), marks, deadline, is_cached=False)
+        principal = Principal(payload, token, mapping)
+        known = Known(value, until, generation, keys, principal, marks, deadline, is_cached=False)
         if self._has_room():
             self._admit(known)
         else:
@@ -191,6 +196,7 @@ class KnownTokens:
         value, digest = self._missed
         if value is not known.value:
             digest = sha256(known.value[7:]).digest()
-        payload, marks = known.principal.payload, known.marks
-        record = (known.until, known.generation, known.keys, payload, marks, known.deadline)
+        principal, marks = known.principal, known.marks
+        payload = principal.payload
+        record = (known.until, known.generation, known.keys, payload, marks, known.deadline, principal.mapping)
         known.is_cached = self._cache.put(digest, record, known.until, len(payload) + len(marks) + _RECORD_BYTES)

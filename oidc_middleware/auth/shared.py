@@ -11,6 +11,7 @@ import msgspec
 from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.known import TokenRecord
 from oidc_middleware.cache import Codec, TypedCache
+from oidc_middleware.core.claims_mapping import USUAL
 from oidc_middleware.errors import BackendUnavailable
 
 _log = logging.getLogger("oidc_middleware.auth")
@@ -35,7 +36,7 @@ def codec(generation: Generation) -> Codec[TokenRecord]:
             shared = decoder.decode(data)
         except msgspec.MsgspecError as error:
             raise ValueError("not a shared token") from error
-        return shared.until, generation.value, generation.keys, shared.payload, b"", shared.until
+        return shared.until, generation.value, generation.keys, shared.payload, b"", shared.until, USUAL
 
     return Codec(encode, decode, is_negative=lambda record: not record[3])
 
@@ -72,7 +73,7 @@ class SharedTokens:
         if not self._is_on:
             return
         try:
-            await self._cache.set(_key(source, token), (until, 0, 0, payload, b"", until), until)
+            await self._cache.set(_key(source, token), (until, 0, 0, payload, b"", until, USUAL), until)
         except BackendUnavailable as error:
             _log.debug("a verified token is not shared: %s", error)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oidc_middleware.core.claim_paths import find
 from oidc_middleware.errors import ClaimError
 
 Claims = Mapping[str, Any]
@@ -130,18 +131,32 @@ def _check_list_of_texts(claims: Claims, name: str) -> None:
         raise ClaimError(name, "invalid")
 
 
-def scopes(claims: Claims) -> frozenset[str]:
-    """Return the scopes of `scope` and `scp`, which passed `check_scopes`: texts separated by spaces, or lists.
+def scopes(claims: Claims, paths: Sequence[str] = ("scope", "scp")) -> frozenset[str]:
+    """Return the scopes of the claims at `paths`: texts separated by spaces, or lists; what is neither grants none.
 
     Only a space separates: other white space is no part of a scope, and must not make one of what follows it.
 
     Source: RFC 6749 §3.3.
     """
     granted: list[str] = []
-    for name in ("scope", "scp"):
-        value = claims.get(name, ())
-        granted += value.split(" ") if isinstance(value, str) else value
+    for path in paths:
+        value = find(claims, path)
+        granted += value.split(" ") if isinstance(value, str) else texts(value)
     return frozenset(filter(None, granted))
+
+
+def words(claims: Claims, paths: Sequence[str]) -> frozenset[str]:
+    """Return the texts of the claims at `paths`: each is one, or a list of some; what is neither is none."""
+    found: list[str] = []
+    for path in paths:
+        value = find(claims, path)
+        found += (value,) if isinstance(value, str) else texts(value)
+    return frozenset(filter(None, found))
+
+
+def texts(value: object) -> Sequence[str]:
+    """Return a list of texts; a list that holds anything else is none, for nobody knows what was meant."""
+    return value if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value) else ()
 
 
 def check_unbound(claims: Claims) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 import msgspec
 
-from oidc_middleware.core import claims as rules
+from oidc_middleware.core.claims_mapping import USUAL, ClaimsMapping
 
 _decode = msgspec.json.Decoder().decode
 
@@ -55,13 +55,17 @@ class Principal(msgspec.Struct, gc=False, eq=False):
     """A verified identity: `request.user` of every request that passed the door.
 
     Built from the verified payload, whose JSON is read when something asks for a claim, and only then. It has what
-    Starlette expects of a user (`is_authenticated`, `display_name`, `identity`) and cannot be changed.
+    Starlette expects of a user (`is_authenticated`, `display_name`, `identity`) and cannot be changed. Where its issuer
+    keeps scopes, roles, groups and tenant, the settings of that issuer say.
     """
 
     _payload: bytes
     _token: bytes
+    _mapping: ClaimsMapping = USUAL
     _claims: Claims | None = None
     _scopes: frozenset[str] | None = None
+    _roles: frozenset[str] | None = None
+    _groups: frozenset[str] | None = None
 
     is_authenticated: ClassVar[bool] = True
 
@@ -104,21 +108,61 @@ class Principal(msgspec.Struct, gc=False, eq=False):
 
     @property
     def display_name(self) -> str:
-        """A name for people: `name`, `preferred_username`, `email` or the subject. Never decide by it."""
-        claims = self.claims
-        for name in ("name", "preferred_username", "email"):
-            if isinstance(claims.get(name), str) and claims[name]:
-                return claims[name]  # type: ignore[no-any-return]
-        return self.subject or self.client_id or ""
+        """A name for people: `name`, `preferred_username`, `email` or the subject, unless the settings name others.
+
+        Never decide by it.
+        """
+        return self._mapping.name_of(self.claims) or self.subject or self.client_id or ""
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The granted scopes, of `scope` and `scp`."""
+        """The granted scopes, and those that they imply (`expand_scopes`).
+
+        Raises:
+            Exception: whatever the `expand_scopes` of the settings raises, where that is a function.
+        """
         scopes = self._scopes
         if scopes is None:
             claims = _decode(self._payload) if self._claims is None else self._claims
-            scopes = self._scopes = rules.scopes(claims)
+            scopes = self._scopes = self._mapping.scopes_of(claims)
         return scopes
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles, from wherever the issuer has them; empty where it has none."""
+        roles = self._roles
+        if roles is None:
+            roles = self._roles = self._mapping.roles_of(self.claims)
+        return roles
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups, from wherever the issuer has them; empty where it has none."""
+        groups = self._groups
+        if groups is None:
+            groups = self._groups = self._mapping.groups_of(self.claims)
+        return groups
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant at the issuer, None where it has none."""
+        return self._mapping.tenant_of(self.claims)
+
+    @property
+    def mapping(self) -> ClaimsMapping:
+        """Where the issuer has scopes, roles, groups, tenant and a name for people."""
+        return self._mapping
+
+    def mapped(self, name: str) -> frozenset[str] | str | None:
+        """Return what a rule means by `scopes`, `roles`, `groups` or `tenant`; None where it means the plain claim."""
+        mapping = self._mapping
+        if name == "scopes":
+            return self.scopes
+        if name == "roles" and mapping.roles != USUAL.roles:
+            return self.roles
+        if name == "groups" and mapping.groups != USUAL.groups:
+            return self.groups
+        return self.tenant if name == "tenant" else None
 
     @property
     def token(self) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from oidc_middleware.core.claim_paths import find
 from oidc_middleware.core.patterns import PolicyError
-from oidc_middleware.core.principal import freeze
+from oidc_middleware.core.principal import Principal, freeze
 from oidc_middleware.errors import InsufficientScope
 
 ClaimValue = str | bool | int | float
@@ -72,7 +73,7 @@ class Requirement:
         if self.audience is not None and not _holds(identity.claims.get("aud"), self.audience):
             return f"audience {self.audience}"
         for path, expected in self.claims.items():
-            if not _holds(_lookup(identity.claims, path), expected):
+            if not _holds(_claim(identity, path), expected):
                 return f"claim {path}"
         return None
 
@@ -128,24 +129,10 @@ def _can_be_held(value: object) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _lookup(claims: object, path: str) -> object:
-    """Return the claim at `path`, or `None`.
-
-    On every level the whole rest of the path is tried as a name first (Auth0's `https://example.com/roles`), then its
-    longest beginning that is the name of an object (Keycloak's clients have dots in their names). There is no way back
-    from a name that was found.
-    """
-    if not isinstance(claims, Mapping):
-        return None
-    if path in claims:
-        found: object = claims[path]
-        return found
-    end = path.rfind(".")
-    while end > 0:
-        if isinstance(claims.get(path[:end]), Mapping):
-            return _lookup(claims[path[:end]], path[end + 1 :])
-        end = path.rfind(".", 0, end)
-    return None
+def _claim(identity: Identity, path: str) -> object:
+    """Return the claim at `path`; of what a mapping is for, what the mapping of the issuer says."""
+    mapped = identity.mapped(path) if isinstance(identity, Principal) else None
+    return find(identity.claims, path) if mapped is None else mapped
 
 
 def _holds(claim: object, expected: object) -> bool:
@@ -154,4 +141,4 @@ def _holds(claim: object, expected: object) -> bool:
 
 
 def _each(value: object) -> Collection[object]:
-    return value if isinstance(value, list | tuple) else (value,)
+    return value if isinstance(value, list | tuple | frozenset) else (value,)

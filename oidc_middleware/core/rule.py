@@ -21,6 +21,7 @@ class Rule:
     spells a method does not matter. The identity needs all of `scopes`, one of `any_scopes`, `audience` among its
     audiences, and every entry of `claims`: a claim's name, or a dotted path into nested claims, and the value that it
     must have or, as a list, hold; several expected values are alternatives. Values are compared with their type.
+    `scopes`, `roles`, `groups` and `tenant` are those of the principal, wherever its issuer has them.
 
     Raises:
         PolicyError: A field cannot work. It is a ValueError.

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 
+from oidc_middleware.core.scope_hierarchy import Expand, ScopeHierarchy
 from oidc_middleware.core.signature import ALGORITHMS, load_private_key
 from oidc_middleware.settings.problem import Problem, shown
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 MAX_LEEWAY = 300.0
 LEAST_STALENESS = 2.0
+MAX_CLAIM_PATH = 256
 _CLAIM_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _NO_AUDIENCE = frozenset({"iss", "sub", "exp", "nbf", "iat", "jti", "sid", "typ", "scope", "scp"})
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -133,6 +135,21 @@ def audience_claim(value: object) -> str:
     return name
 
 
+def claim_path(value: object) -> str:
+    """Check for the name of a claim, or a dotted path into nested claims."""
+    path = text(value)
+    if len(path) > MAX_CLAIM_PATH:
+        raise Problem(f"{shown(path)} is longer than {MAX_CLAIM_PATH} characters", "Write the name of a claim.")
+    if not all(path.split(".")):
+        raise Problem(f"{shown(path)} has nothing between two dots or at an end", "Write a path such as a.b.c.")
+    return path
+
+
+def claim_paths(value: object) -> tuple[str, ...]:
+    """Check for the names of claims, none at all, or one."""
+    return tuple(map(claim_path, texts(value)))
+
+
 def algorithms(value: object) -> tuple[str, ...]:
     """Check for signature algorithms that a public key verifies (RFC 8725 §3.1, §3.2)."""
     found = texts(value)
@@ -221,6 +238,23 @@ def scope(value: object) -> str:
     return name
 
 
+def expand_scopes(value: object) -> Expand:
+    """Check for a function that does not have to be awaited, or a table of scopes and those that each implies."""
+    cure = 'Write {"admin": ["read", "write"]}, or pass a function that takes and returns scopes.'
+    if isinstance(value, Mapping):
+        return ScopeHierarchy({scope(name): tuple(map(scope, texts(implied))) for name, implied in value.items()})
+    if not callable(value):
+        raise Problem(f"must be a table or a function, not {type(value).__name__}", cure)
+    if is_async(value):
+        raise Problem("must not be asynchronous", cure)
+    return value
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Tell whether what `function` returns has to be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
 def realm(value: object) -> str:
     """Check for a realm that can stand in a challenge without escapes (RFC 9110 §11.5)."""
     if not _REALM.fullmatch(name := text(value)):
@@ -232,7 +266,7 @@ def on_error(value: object) -> Callable[..., object]:
     """Check for something that can be called and does not have to be awaited."""
     if not callable(value):
         raise Problem(f"must be a function, not {type(value).__name__}", "Pass on_error(conn, error) -> Response.")
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+    if is_async(value):
         raise Problem("must not be asynchronous", "Pass a plain function on_error(conn, error) -> Response.")
     return value
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator
 
 from oidc_middleware.core.policy import Rule
+from oidc_middleware.core.scope_hierarchy import Expand
 from oidc_middleware.settings import cache, checks, entries
 from oidc_middleware.settings import journal as journals
 from oidc_middleware.settings.issuer import Issuer
@@ -198,5 +199,14 @@ OnError = Annotated[
     Field(
         description="`on_error(conn, error) -> Response` makes the body of refusals; status and challenge stay ours. "
         "A keyword only."
+    ),
+]
+ExpandScopes = Annotated[
+    Expand | None,
+    Read(json),
+    PlainValidator(checks.optional(checks.expand_scopes)),
+    Field(
+        description="Which scopes imply others, which count as granted then: a table from a scope to those that it "
+        "implies, in a variable a JSON object, or as a keyword a function from the granted scopes to those implied."
     ),
 ]

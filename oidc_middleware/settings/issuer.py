@@ -6,6 +6,7 @@ from typing import ClassVar, NoReturn, Unpack
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from oidc_middleware.core.claims_mapping import USUAL
 from oidc_middleware.settings import issuer_fields
 from oidc_middleware.settings.keywords import IssuerKeywords
 from oidc_middleware.settings.report import config_error, refuse_change
@@ -36,6 +37,11 @@ class Issuer(BaseModel):
     client_key_id: issuer_fields.ClientKeyID = None
     introspection: issuer_fields.Introspection = "auto"
     introspection_audience: issuer_fields.IntrospectionAudience = "require"
+    scope_claims: issuer_fields.ScopeClaims = USUAL.scopes
+    role_claims: issuer_fields.RoleClaims = USUAL.roles
+    group_claims: issuer_fields.GroupClaims = USUAL.groups
+    tenant_claim: issuer_fields.TenantClaim = USUAL.tenant
+    name_claims: issuer_fields.NameClaims = USUAL.name
 
     def __init__(self, **keywords: Unpack[IssuerKeywords]) -> None:
         names = tuple(type(self).model_fields)

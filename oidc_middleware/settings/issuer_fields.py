@@ -120,3 +120,37 @@ IntrospectionAudience = Annotated[
         "that this client may ask about is one for this API."
     ),
 ]
+ScopeClaims = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.claim_paths),
+    Field(
+        description="The claims that hold scopes: names, or dotted paths into nested claims. A text is split at its "
+        "spaces."
+    ),
+]
+RoleClaims = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.claim_paths),
+    Field(description="The claims that hold roles, such as `realm_access.roles`: `request.user.roles`."),
+]
+GroupClaims = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.claim_paths),
+    Field(description="The claims that hold groups, such as `cognito:groups`: `request.user.groups`."),
+]
+TenantClaim = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.claim_path)),
+    Field(description="The claim that names the tenant, such as `tid`: `request.user.tenant`."),
+]
+NameClaims = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.claim_paths),
+    Field(
+        description="The claims that hold a name for people, the first one there counts: `request.user.display_name`."
+    ),
+]

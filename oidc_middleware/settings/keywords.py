@@ -27,6 +27,11 @@ class IssuerOptions(TypedDict, total=False):
     client_key_id: str | None
     introspection: Literal["auto", "always", "never"]
     introspection_audience: Literal["require", "trust"]
+    scope_claims: str | Iterable[str]
+    role_claims: str | Iterable[str]
+    group_claims: str | Iterable[str]
+    tenant_claim: str | None
+    name_claims: str | Iterable[str]
 
 
 class IssuerKeywords(IssuerOptions):
@@ -47,6 +52,7 @@ class SettingsKeywords(IssuerOptions, total=False):
     issuers: Iterable[Any]
     leeway: float
     max_token_life: float
+    expand_scopes: Mapping[str, str | Iterable[str]] | Callable[[frozenset[str]], Iterable[str]] | None
     allow_http: bool
     cache: str
     secret: str | bytes | Iterable[str | bytes]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn, Self, Unpack, cast
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from oidc_middleware.core.claims_mapping import USUAL
 from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.errors import ConfigError
@@ -58,6 +59,12 @@ class Settings(BaseSettings):
     client_key_id: issuer_fields.ClientKeyID = None
     introspection: issuer_fields.Introspection = "auto"
     introspection_audience: issuer_fields.IntrospectionAudience = "require"
+    scope_claims: issuer_fields.ScopeClaims = USUAL.scopes
+    role_claims: issuer_fields.RoleClaims = USUAL.roles
+    group_claims: issuer_fields.GroupClaims = USUAL.groups
+    tenant_claim: issuer_fields.TenantClaim = USUAL.tenant
+    name_claims: issuer_fields.NameClaims = USUAL.name
+    expand_scopes: fields.ExpandScopes = None
     cache: fields.Cache = "memory://"
     secret: fields.Secret = ()
     namespace: fields.Namespace = USUAL_NAMESPACE

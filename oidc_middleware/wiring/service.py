@@ -17,6 +17,7 @@ from oidc_middleware.auth.revocation.revoke import Revoke
 from oidc_middleware.auth.shared import SharedTokens, codec
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock, SystemClock
+from oidc_middleware.core.claims_mapping import ClaimsMapping
 from oidc_middleware.core.verify import Expected
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import HTTPDoor, Provider
@@ -117,9 +118,19 @@ class OIDC:
         provider = self.providers[issuer.issuer]
         introspector = self._introspectors.get(issuer.issuer)
         if introspector is None:
-            return TrustedIssuer(expected, provider, provider.source)
+            return TrustedIssuer(expected, provider, provider.source, mapping=self._mapping(issuer))
         introspection = open_introspection(issuer, provider, introspector, self.caches, self.clock)
-        return TrustedIssuer(expected, provider, provider.source, introspection)
+        return TrustedIssuer(expected, provider, provider.source, introspection, self._mapping(issuer))
+
+    def _mapping(self, issuer: Issuer) -> ClaimsMapping:
+        return ClaimsMapping(
+            scopes=issuer.scope_claims,
+            roles=issuer.role_claims,
+            groups=issuer.group_claims,
+            tenant=issuer.tenant_claim,
+            name=issuer.name_claims,
+            expand=self.settings.expand_scopes,
+        )
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> OIDC:

@@ -130,7 +130,8 @@ class Revoke:
 
     async def _verified(self, token: str | bytes) -> Principal:
         raw = token.encode("ascii", "replace") if isinstance(token, str) else token
-        return Principal((await self._authenticator.verify(raw)).payload, raw)
+        verified = await self._authenticator.verify(raw)
+        return Principal(verified.payload, raw, verified.issuer.mapping)
 
 
 def _text(name: str, value: object) -> str:
