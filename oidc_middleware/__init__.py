@@ -10,19 +10,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oidc_middleware.asgi.middleware import OIDCMiddleware
+    from oidc_middleware.asgi.requires import optional_user, requires
     from oidc_middleware.core.principal import Principal
     from oidc_middleware.core.rule import Rule
     from oidc_middleware.errors import OIDCError
     from oidc_middleware.settings import Issuer, Settings
     from oidc_middleware.wiring import OIDC
 
-__all__ = ["OIDC", "Issuer", "OIDCError", "OIDCMiddleware", "Principal", "Rule", "Settings"]
+__all__ = [
+    "OIDC",
+    "Issuer",
+    "OIDCError",
+    "OIDCMiddleware",
+    "Principal",
+    "Rule",
+    "Settings",
+    "optional_user",
+    "requires",
+]
 
 
 def __getattr__(name: str) -> object:
     match name:
         case "OIDCMiddleware":
             module = "asgi.middleware"
+        case "optional_user" | "requires":
+            module = "asgi.requires"
         case "Principal":
             module = "core.principal"
         case "Rule":

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from oidc_middleware import OIDC, OIDCError, OIDCMiddleware, Rule
-from oidc_middleware.asgi.refusal import refusal_of, scopes_asked
+from oidc_middleware.asgi.refusal import refusal_of
 from oidc_middleware.errors import InsufficientScope, MissingToken
 from oidc_middleware.testing import FakeIssuer
 
@@ -25,7 +25,7 @@ def open_client(fake_issuer_factory: Callable[..., FakeIssuer]) -> Callable[...,
 
     async def refuse(request: Request) -> Response:
         error: OIDCError = MissingToken() if "who" in request.query_params else InsufficientScope("no", ("b",))
-        return refusal_of(request.scope).response(request.scope, error, scopes_asked(request.scope))
+        return refusal_of(request.scope).response(request.scope, error)
 
     def open_(**settings: Any) -> tuple[TestClient, FakeIssuer]:
         oidc = OIDC(issuer=issuer.url, audience=issuer.audience, transport=issuer.transport(), **settings)
@@ -44,6 +44,8 @@ def test_it_has_the_realm_and_the_scopes(open_client: Callable[..., tuple[TestCl
         'Bearer realm="orders", error="insufficient_scope", '
         'error_description="The access token does not permit this request.", scope="b"'
     )
+    answer = client.get("/ruled", headers=headers)
+    assert (answer.status_code, answer.headers["www-authenticate"][-13:]) == (403, ' scope="r s b"'[1:])
     answer = client.get("/ruled?who", headers=headers)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="orders", scope="r s"')
 

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
-from oidc_middleware.asgi.refusal import SCOPES_KEY, Refusal
+from oidc_middleware.asgi.mount import audience_of_mount, check_audience, settings_of_mount
+from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, scopes_asked
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
 from oidc_middleware.auth.known import Known
@@ -33,9 +34,13 @@ _WATCHED = IDENTITY_HEADERS | {b"authorization", b"transfer-encoding"}
 class OIDCMiddleware:
     """Let in only requests with a valid identity; the identity is `request.user` then.
 
-    Give it the keywords of `Settings`, or `settings=`, or a running service as `oidc=`. It never raises here, for
-    Starlette builds middleware where servers swallow the cause: a `ConfigError` fails the lifespan's start-up with its
-    text, and without lifespan answers every request with 500.
+    Give it the keywords of `Settings`, or `settings=`, or a running service as `oidc=`. Beside `oidc=` it may have a
+    policy of its own, for a mounted app: `public`, `optional`, `rules`, `ambiguous_paths`, `preflight`,
+    `websocket_token`, `realm` and `on_error` replace the service's, and `audience` lets in tokens for these only. Paths
+    are those that the mounted app sees.
+
+    It never raises here, for Starlette builds middleware where servers swallow the cause: a `ConfigError` fails the
+    lifespan's start-up with its text, and without lifespan answers every request with 500.
     """
 
     def __init__(
@@ -51,12 +56,15 @@ class OIDCMiddleware:
         self._config_error: ConfigError | None = None
         try:
             self.oidc: OIDC = _service(settings, oidc, keywords)
+            settings = self.oidc.settings if oidc is None else settings_of_mount(oidc, keywords)
+            self._audiences = None if oidc is None else audience_of_mount(oidc, keywords)
         except ConfigError as error:
             self._config_error = error
             self._decisions = DecisionMemo(self._refuse_everything)
             self._refusal = Refusal()
             return
-        settings = self.oidc.settings
+        self._settings = settings
+        self._differs = settings is not self.oidc.settings
         self._decisions = DecisionMemo(settings.policy.decide)
         ledger, clock = self.oidc.mirror.ledger, self.oidc.clock
         self.live: LiveConnections = LiveConnections(
@@ -81,8 +89,10 @@ class OIDCMiddleware:
         else:
             await self._serve_other(scope, receive, send)
             return
-        decision = _NOT_DECIDED
+        decision, outer = _NOT_DECIDED, None
         try:
+            if SCOPE_KEY in scope:
+                outer = self._let_in_before(scope)
             try:
                 asked = (method, scope["path"], scope["raw_path"], scope["root_path"])
             except KeyError:  # ASGI lets servers leave out two of them
@@ -100,27 +110,32 @@ class OIDCMiddleware:
                     bearer.check_query(query)
                 known = self._lookup(value) if value is not None and kind == "http" else None
                 if known is None:
-                    known = await self._identify(scope, decision, value)
-                if known is not None and decision.rules:
-                    permit(decision, known.principal)
+                    known = await self._identify(scope, decision, value, outer)
             else:
-                known = await self._identify_where_not_needed(scope, decision)
+                known = await self._identify_where_not_needed(scope, decision, outer)
+            if known is not None:
+                if self._audiences is not None:
+                    check_audience(known.principal, self._audiences, self.oidc)
+                if decision.rules:
+                    permit(decision, known.principal)
         except OIDCError as error:
             await self._refusal.answer(scope, receive, send, error, decision.scopes)
             return
         scope[SCOPE_KEY] = self.oidc
+        if self._differs:
+            scope[SETTINGS_KEY] = self._settings
         if decision.scopes:
-            scope[SCOPES_KEY] = decision.scopes
+            scope[SCOPES_KEY] = (*scopes_asked(scope), *decision.scopes)
         if known is not None:
             scope["user"] = known.principal
             scope["auth"] = known
-            if self._tells_staleness:
+            if self._tells_staleness and outer is None:
                 send = telling(self.oidc.revocations, send)
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
         app = self.app if decision.endpoint is None else ENDPOINTS[decision.endpoint]
-        if known is None:
+        if known is None or (outer is not None and known.value == outer.value):  # the outer door ends it if need be
             await app(scope, receive, send)
         elif kind == "websocket":
             await self.live.serve_websocket(app, known, scope, receive, send)
@@ -152,16 +167,29 @@ class OIDCMiddleware:
         assert self._config_error is not None  # noqa: S101  it stands in for the policy only then
         raise self._config_error.with_traceback(None)  # one object for all requests: it must not collect their frames
 
-    async def _identify(self, scope: Scope, decision: Decision, value: bytes | None) -> Known | None:
+    def _let_in_before(self, scope: Scope) -> Known | None:
+        """Return what another door of this service found out about a connection; what others left is not for ours."""
+        scope.pop(SETTINGS_KEY, None)
+        if scope[SCOPE_KEY] is not self.oidc:
+            scope.pop(SCOPES_KEY, None)
+            return None
+        auth = scope.get("auth")
+        return auth if isinstance(auth, Known) else None
+
+    async def _identify(
+        self, scope: Scope, decision: Decision, value: bytes | None, outer: Known | None
+    ) -> Known | None:
         """Say who sends a request whose token was not found, or not looked up; None for a CORS preflight without one.
 
         Source: RFC 6750 §2 and §3.1.
         """
         await self._start()
         is_websocket = scope["type"] == "websocket"
-        if is_websocket and self._reads_subprotocol:
+        if is_websocket and (self._reads_subprotocol or (value is None and outer is not None)):
             value = _subprotocol(scope, value)
         if value is not None:
+            if outer is not None and outer.value == value:
+                return outer
             if is_websocket or decision.access is Access.OPTIONAL:  # all others were looked up
                 known = self._lookup(value)
                 if known is not None:
@@ -171,7 +199,7 @@ class OIDCMiddleware:
             return None
         raise MissingToken("no credentials")
 
-    async def _identify_where_not_needed(self, scope: Scope, decision: Decision) -> Known | None:
+    async def _identify_where_not_needed(self, scope: Scope, decision: Decision, outer: Known | None) -> Known | None:
         """Say who sends a request that needs no identity: nobody, unless the path is optional and credentials came."""
         await self._start()
         if decision.access is Access.REFUSED:
@@ -183,7 +211,7 @@ class OIDCMiddleware:
         if value is not None:
             bearer.check_query(scope.get("query_string", b""))
         try:
-            return await self._identify(scope, decision, value)
+            return await self._identify(scope, decision, value, outer)
         except MissingToken:
             return None
 
@@ -200,8 +228,8 @@ def _service(settings: Settings | None, oidc: OIDC | None, keywords: SettingsKey
     given: object = oidc
     if given is None:
         return OIDC(settings, **keywords)
-    if settings is not None or keywords:
-        raise ConfigError("oidc", "given beside other settings", "Put them into OIDC(...), or leave oidc= out")
+    if settings is not None:
+        raise ConfigError("oidc", "given beside settings=", "Put them into OIDC(...), or leave oidc= out")
     if not isinstance(given, OIDC):
         raise ConfigError("oidc", f"is of type {type(given).__name__}", "Pass OIDC(...)")
     return given

@@ -12,17 +12,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
-from oidc_middleware.errors import OIDCError
+from oidc_middleware.errors import InsufficientScope, OIDCError
 from oidc_middleware.settings import Settings
 from oidc_middleware.wiring import OIDC
 
 logger: logging.Logger = logging.getLogger("oidc_middleware")
 
-DOOR_KEY = "oidc_middleware.refusal"
-"""Where a scope holds the `Refusal` of the middleware that let it in, if that has settings other than the service's."""
+SETTINGS_KEY = "oidc_middleware.settings"
+"""Where a scope holds the settings of the middleware that let it in, if they are not those of its service."""
 
 SCOPES_KEY = "oidc_middleware.scopes"
-"""Where a scope holds the scopes that this request was asked for already, if any: a challenge names them too."""
+"""Where a scope holds the scopes that were asked of this request already, if any: a challenge names them too."""
 
 
 class Refusal:
@@ -47,8 +47,14 @@ class Refusal:
     def response(self, scope: Scope, error: OIDCError, scopes: Iterable[str] = ()) -> Response:
         """Log the refusal and return it: status, challenge (RFC 6750 §3), and JSON, a page or the user's own body.
 
-        `scopes` are those that the resource needs, where known; an `InsufficientScope` brings its own.
+        `scopes` are those that the resource needs, where known; an `InsufficientScope` brings its own. With them are
+        named those that doors and rules further out asked for: a client that got only these would come back in vain.
         """
+        asked = scopes_asked(scope)
+        if asked:
+            scopes = (*asked, *scopes)
+            if isinstance(error, InsufficientScope):
+                error = InsufficientScope(error.detail, dict.fromkeys((*asked, *error.scopes)))
         level = logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
         logger.log(level, "refused %.200r with %d: %s", scope["path"], error.status, error)
         if self._on_error is not None:
@@ -60,17 +66,26 @@ class Refusal:
         return error_response(error, headers=scope["headers"], realm=self._realm, scopes=scopes)
 
 
+def settings_of(scope: Scope) -> Settings:
+    """Return the settings of the middleware that let this connection in.
+
+    Raises:
+        LookupError: no `OIDCMiddleware` stands in front of the app.
+    """
+    settings = scope.get(SETTINGS_KEY)
+    return settings if isinstance(settings, Settings) else OIDC.from_scope(scope).settings
+
+
 def refusal_of(scope: Scope) -> Refusal:
     """Return how errors inside the app are answered: as the middleware that let this connection in does it.
 
     Raises:
         LookupError: no `OIDCMiddleware` stands in front of the app.
     """
-    refusal = scope.get(DOOR_KEY)
-    return refusal if isinstance(refusal, Refusal) else Refusal(OIDC.from_scope(scope).settings)
+    return Refusal(settings_of(scope))
 
 
 def scopes_asked(scope: Scope) -> tuple[str, ...]:
-    """Return the scopes that the rules in front of the app asked of this request."""
+    """Return the scopes that were asked of this request further out, by rules and by `requires` around the app."""
     asked: tuple[str, ...] = scope.get(SCOPES_KEY, ())
     return asked
