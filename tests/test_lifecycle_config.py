@@ -53,7 +53,7 @@ def test_the_service_raises_at_once_and_the_middleware_never(keywords: dict[str,
     ("keywords", "field"),
     [
         pytest.param({"oidc": Settings(**OTHERS)}, "oidc", id="settings-in-its-place"),
-        pytest.param({"oidc": OIDC(**OTHERS), "realm": "x"}, "oidc", id="keywords-beside"),
+        pytest.param({"oidc": OIDC(**OTHERS), "leeway": 3}, "leeway", id="what-is-the-services-beside"),
         pytest.param({"oidc": OIDC(**OTHERS), "settings": Settings(**OTHERS)}, "oidc", id="settings-beside"),
     ],
 )
