@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from introspection_kit import AUDIENCE, ISSUER, OPAQUE, Asked, door_of
 
-from oidc_middleware import Issuer, Settings
+from oidc_middleware import Settings
 from oidc_middleware.core.signature import load_private_key
 from oidc_middleware.errors import ConfigError
 
@@ -168,24 +168,6 @@ def test_settings_refused(settings: dict[str, Any], field: str, problem: str) ->
 def test_a_key_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     path = key_file(tmp_path, ec.generate_private_key(ec.SECP256R1()))
     assert refused(client_id="a", client_key_file=path).field == "client_key_file"
-
-
-def test_opaque_tokens_go_to_one_issuer_only() -> None:
-    """An opaque token does not say whose it is, and whoever else were asked could use it."""
-    one, two, never = (
-        Issuer(
-            issuer=f"https://{name}.example",
-            audience=AUDIENCE,
-            client_id="a",
-            client_secret="s",
-            introspection="never" if name == "c" else "auto",
-        )
-        for name in "abc"
-    )
-    with pytest.raises(ConfigError) as caught:
-        Settings(issuers=[one, two])
-    assert caught.value.field == "issuers[1].introspection"
-    assert [issuer.introspects for issuer in Settings(issuers=[one, never]).trusted] == [True, False]
 
 
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

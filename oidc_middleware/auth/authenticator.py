@@ -1,6 +1,6 @@
 """From the `Authorization` header to an identity: known token, else keys in memory, else a question to the issuer.
 
-A JWT is verified here. What is no JWT is opaque, and only its issuer can read it, which is asked where our client may.
+A JWT is verified here. What is no JWT is opaque, and only its issuer can read it: those are asked where our client may.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from oidc_middleware.auth.introspection import Introspection
 from oidc_middleware.auth.known import Known, KnownTokens
+from oidc_middleware.auth.opaque import OpaqueTokens
 from oidc_middleware.auth.revocation.standing import Standing, at_once
 from oidc_middleware.auth.shared import SharedTokens
 from oidc_middleware.clock import Clock
@@ -19,7 +20,6 @@ from oidc_middleware.core import bearer, introspection, verify
 from oidc_middleware.core.claims_mapping import USUAL, ClaimsMapping
 from oidc_middleware.core.jws import JWS
 from oidc_middleware.core.keys import Key, KeySet
-from oidc_middleware.core.opaque import is_opaque
 from oidc_middleware.core.verify import Expected, Unverified
 from oidc_middleware.errors import ClaimError, Malformed
 
@@ -84,8 +84,9 @@ class Authenticator:
         clock: Clock,
     ) -> None:
         self._issuers = dict(issuers)
-        # Opaque tokens do not say whose they are: settings see to it that there is one at most.
-        self._of_opaque = next((issuer for issuer in issuers.values() if issuer.introspection is not None), None)
+        self._opaque = OpaqueTokens(
+            {name: issuer.introspection for name, issuer in issuers.items() if issuer.introspection is not None}
+        )
         self._known = known
         self._shared = shared
         self._standing = standing
@@ -143,8 +144,12 @@ class Authenticator:
         return await self._judge(token, unverified)
 
     def introspects(self, token: bytes) -> bool:
-        """Tell whether the issuer is asked what this token is, which nobody here can read."""
-        return self._may_introspect(token) and bearer.is_token(token)
+        """Tell whether an issuer is asked what this token is, which nobody here can read."""
+        return bool(self.asked_about(token))
+
+    def asked_about(self, token: bytes) -> tuple[str, ...]:
+        """Return the issuers that are asked what this token is, which nobody here can read."""
+        return self._opaque.issuers_of(token) if bearer.is_token(token) else ()
 
     async def _judge(self, token: bytes, unverified: Unverified | None) -> Verified:
         """Return a token that passed; None are the parts of one that its issuer is asked about.
@@ -178,20 +183,17 @@ class Authenticator:
         return Verified(jws.payload, claims, jws.signing_input, issuer, deadline, is_news, math.inf)
 
     async def _introspect(self, token: bytes) -> Verified:
-        """Return what the issuer of opaque tokens says about one.
+        """Return what the issuer that calls an opaque token active says about it.
 
         Raises:
             TokenError: it is refused.
-            ProviderError: the issuer does not say.
+            ProviderError: nobody calls it active, and one does not say.
         """
-        issuer = self._of_opaque
-        assert issuer is not None  # noqa: S101  asked before
-        assert issuer.introspection is not None  # noqa: S101  as it is found
-        answers = issuer.introspection
-        payload, until = await answers.ask(token)
-        claims, deadline = introspection.check(
-            payload, issuer.expected, self._now(), needs_audience=answers.needs_audience
-        )
+        name, (payload, until) = await self._opaque.ask(token)
+        issuer = self._issuers[name]
+        assert issuer.introspection is not None  # noqa: S101  it was asked
+        needs_audience = issuer.introspection.needs_audience
+        claims, deadline = introspection.check(payload, issuer.expected, self._now(), needs_audience=needs_audience)
         return Verified(payload, claims, token, issuer, deadline, is_news=False, asked_until=until)
 
     async def _ask_others(
@@ -223,12 +225,9 @@ class Authenticator:
             return token, verify.read(token, self._known_headers)
         except Malformed:
             token = bearer.credential(value)  # perhaps it is not the token that is malformed, but the header
-            if self._may_introspect(token):
+            if self._opaque.issuers_of(token):
                 return token, None
             raise
-
-    def _may_introspect(self, token: bytes) -> bool:
-        return self._of_opaque is not None and is_opaque(token)
 
     def _issuer_of(self, token: Unverified) -> TrustedIssuer:
         """Source: RFC 8725 §3.8 (an exact allow-list; what the token says chooses among it and does nothing else)."""

@@ -26,7 +26,9 @@ _PATIENCE = 10.0
 
 
 class Introspector(Protocol):
-    """Asks one issuer."""
+    """Asks one issuer. `fails`: it gave no answer the last time."""
+
+    fails: bool
 
     async def ask(self, token: bytes) -> bytes:
         """Return what the issuer says about an active token, as a JSON object; nothing of one that is not active.
@@ -48,7 +50,7 @@ class Introspection:
 
     They lie under the digest of the whole token and of `source`, which stands for whoever asks: an issuer may tell one
     client what it does not tell another. `asks_always`: JWTs are asked about too. `needs_audience`: see
-    `core.introspection.check`.
+    `core.introspection.check`. `prefix`: the issuer's opaque tokens begin so.
     """
 
     def __init__(
@@ -60,14 +62,21 @@ class Introspection:
         *,
         asks_always: bool,
         needs_audience: bool,
+        prefix: bytes = b"",
     ) -> None:
         self.asks_always = asks_always
         self.needs_audience = needs_audience
+        self.prefix = prefix
         self._introspector = introspector
         self._source = source
         self._cache = cache
         self._clock = clock
         self._answers = self._open()
+
+    @property
+    def fails(self) -> bool:
+        """Whether the issuer gave no answer the last time that it was asked."""
+        return self._introspector.fails
 
     async def ask(self, token: bytes) -> Answer:
         """Return what the issuer says about an active token, or said a moment ago.

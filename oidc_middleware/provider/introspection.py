@@ -20,7 +20,8 @@ class Introspector:
     def __init__(self, provider: Provider, credentials: Credentials) -> None:
         self._provider = provider
         self._credentials = credentials
-        self._fails = False
+        self.fails: bool = False
+        """Whether it gave no answer the last time."""
         self.calls: int = 0
         """How often the issuer was asked."""
         self.failures: int = 0
@@ -40,8 +41,8 @@ class Introspector:
         except ProviderError as error:
             self._failed(error)
             raise
-        if self._fails:
-            self._fails = False
+        if self.fails:
+            self.fails = False
             _log.info("introspection at %s: it answers again", self._provider.issuer)
         return payload
 
@@ -50,7 +51,7 @@ class Introspector:
         form = (("token", token.decode("ascii")), ("token_type_hint", "access_token"), *proof.form)
         document = await self._provider.post("introspection_endpoint", form, proof.headers)
         if document is None:
-            raise ProviderInvalid("its metadata name no introspection_endpoint")
+            raise ProviderInvalid("its metadata name no introspection_endpoint, and neither do the settings")
         try:
             return introspection.read(document, self._provider.issuer)
         except ValueError as error:
@@ -59,8 +60,8 @@ class Introspector:
     def _failed(self, error: ProviderError) -> None:
         """Count a failure, and tell of it, loudly once until an answer comes."""
         self.failures += 1
-        level = logging.DEBUG if self._fails else logging.ERROR
-        self._fails = True
+        level = logging.DEBUG if self.fails else logging.ERROR
+        self.fails = True
         cure = ""
         if isinstance(error, ErrorStatus) and error.answered in _REFUSED:
             cure = "; it refuses our client: check client_id, client_secret and client_auth_method"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
+from types import MappingProxyType
 from typing import Any, Literal
 
 from oidc_middleware.cache import Caches
@@ -22,6 +23,9 @@ from oidc_middleware.provider.http import Answer, ErrorStatus, HTTPDoor
 from oidc_middleware.provider.keys import log_faults, lost_trust, read_keys
 from oidc_middleware.provider.stored import Store
 
+Endpoint = Literal["introspection_endpoint"]
+"""Endpoints to which forms are sent."""
+
 _log = logging.getLogger("oidc_middleware.provider")
 
 METADATA_LIFE = Life(shortest=300, longest=86_400, default=3_600)
@@ -33,8 +37,9 @@ COOL_DOWN = 30.0
 class Provider:
     """What is known of one issuer. Keys, metadata, cool-downs and back-off are its own.
 
-    `discovery_url` replaces the well-known places, `jwks_uri` makes discovery unnecessary; both were written by the
-    operator, so their hosts may lie in the private network. `algorithms` bounds which keys are of use.
+    `discovery_url` replaces the well-known places, `jwks_uri` makes discovery of the keys unnecessary, `endpoints` are
+    used instead of those that the metadata name. All were written by the operator, so their hosts may lie in the
+    private network. `algorithms` bounds which keys are of use.
     `on_keys_removed` is called when a key is no longer published, so that whatever it has signed can be forgotten.
 
     Works from one event loop after another, and without `start`, which only makes it load and refresh unasked.
@@ -49,6 +54,7 @@ class Provider:
         *,
         discovery_url: str | None = None,
         jwks_uri: str | None = None,
+        endpoints: Mapping[Endpoint, str] = MappingProxyType({}),
         algorithms: frozenset[str],
         http: HTTPDoor,
         caches: Caches,
@@ -58,12 +64,13 @@ class Provider:
     ) -> None:
         self.issuer = issuer
         self._jwks_uri = jwks_uri
+        self._endpoints = dict(endpoints)
         self._algorithms = algorithms
         self._http = http
         self._monotonic = clock.monotonic
         self._on_keys_removed = on_keys_removed
         self._discovery_urls = well_known_urls(issuer) if discovery_url is None else (discovery_url,)
-        configured = (issuer, *self._discovery_urls, *([] if jwks_uri is None else [jwks_uri]))
+        configured = (issuer, *self._discovery_urls, *([] if jwks_uri is None else [jwks_uri]), *endpoints.values())
         self._own_hosts = frozenset(parse_url(url).host for url in configured)
         self._next_look = -math.inf
         self._looks = 0
@@ -116,26 +123,38 @@ class Provider:
 
     async def post(
         self,
-        endpoint: Literal["introspection_endpoint"],
+        endpoint: Endpoint,
         form: Iterable[tuple[str, str]],
         headers: tuple[tuple[str, str], ...] = (),
     ) -> bytes | None:
-        """Send a form to an endpoint that the metadata name, and return the JSON document that is the answer.
+        """Send a form to an endpoint, and return the JSON document that is the answer.
 
-        Return None where they name no such endpoint; nothing is sent then.
+        Return None where there is no such endpoint; nothing is sent then.
 
         Raises:
             ProviderError: the issuer does not answer, or not as it must.
             BackendUnavailable: the service stops.
         """
+        url = self._endpoints.get(endpoint)
+        if url is not None:
+            return (await self._http.post(url, Zone.LOOPBACK, form, headers)).body
         discovered = await self._discovered.get()
-        url: str | None = getattr(discovered.metadata, endpoint)
+        url = getattr(discovered.metadata, endpoint)
         if url is None:
             return None
         if parse_url(url).host not in self._own_hosts and url != self._strange_endpoint:
             self._strange_endpoint = url
             _log.warning("%s of %s lies on another host, as it says itself: %s", endpoint, self.issuer, url)
         return (await self._http.post(url, self._reach(url, discovered), form, headers)).body
+
+    async def endpoint(self, name: Endpoint) -> str | None:
+        """Return where an endpoint lies, as the operator or else the metadata say; None where neither does.
+
+        Raises:
+            ProviderError, BackendUnavailable: as `metadata` does.
+        """
+        found: str | None = self._endpoints.get(name) or getattr(await self.metadata(), name)
+        return found
 
     @property
     def ready(self) -> bool:

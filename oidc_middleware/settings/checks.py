@@ -27,6 +27,7 @@ LEAST_STALENESS = 2.0
 MAX_CLAIM_PATH = 256
 _CLAIM_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _NO_AUDIENCE = frozenset({"iss", "sub", "exp", "nbf", "iat", "jti", "sid", "typ", "scope", "scp"})
+_PREFIX_OF_TOKENS = re.compile(r"[A-Za-z0-9._~+/-]{1,64}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{1,200}")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
@@ -171,6 +172,17 @@ def client_id(value: object) -> str:
 def client_secret(value: object) -> SecretStr:
     """Check for a client's secret; no message shows it."""
     return SecretStr(text(value.get_secret_value() if isinstance(value, SecretStr) else value))
+
+
+def token_prefix(value: object) -> str:
+    """Check for the beginning of a bearer token (RFC 6750 §2.1: b64token)."""
+    prefix = text(value)
+    if not _PREFIX_OF_TOKENS.fullmatch(prefix):
+        raise Problem(
+            f"{shown(prefix)} begins no bearer token",
+            "Write up to 64 letters, digits and . _ ~ + / - of its beginning.",
+        )
+    return prefix
 
 
 def client_key_file(value: object) -> str:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+
 from oidc_middleware.core.bearer import is_token
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings.issuer import Issuer
 
+_log = logging.getLogger("oidc_middleware.settings")
+
 
 def check_clients(trusted: tuple[Issuer, ...]) -> None:
-    """Check the client of each issuer, and that one issuer at most is asked about opaque tokens.
-
-    An opaque token does not say who issued it. Whoever else were asked could use it.
+    """Check the client of each issuer.
 
     Raises:
-        ConfigError: something is missing, or nothing would read it; or opaque tokens would go to several issuers.
+        ConfigError: something is missing, or nothing would read it.
     """
     for place, issuer in enumerate(trusted):
         _check_client(issuer, f"issuers[{place}]." if len(trusted) > 1 else "")
-    introspecting = [place for place, issuer in enumerate(trusted) if issuer.introspects]
-    if len(introspecting) > 1:
-        raise ConfigError(
-            f"issuers[{introspecting[1]}].introspection",
-            "is on for several issuers, and an opaque token does not say whose it is",
-            "Write introspection='never' for all issuers but the one of the opaque tokens.",
-        )
+
+
+def warn_of_shown_tokens(trusted: tuple[Issuer, ...]) -> None:
+    """Warn of issuers that see each other's opaque tokens: such a token does not say who issued it."""
+    introspecting = [issuer for issuer in trusted if issuer.introspects]
+    for prefix in dict.fromkeys(issuer.introspection_prefix for issuer in introspecting):
+        alike = [issuer.issuer for issuer in introspecting if issuer.introspection_prefix == prefix]
+        if len(alike) > 1:
+            _log.warning(
+                "introspection: opaque tokens do not say whose they are, so %s are asked one after another, and each "
+                "could use the others' tokens. Where tokens of one begin alike, say so in introspection_prefix; where "
+                "one has no opaque tokens, write introspection='never' for it.",
+                " and ".join(alike),
+            )
 
 
 def _check_client(issuer: Issuer, before: str) -> None:
@@ -48,6 +57,15 @@ def _check_client(issuer: Issuer, before: str) -> None:
     if issuer.introspection == "always" and not (has_secret or has_key):
         cure = "Set client_id and client_secret, or another client_auth_method with what it needs."
         raise ConfigError(before + "introspection", "is always, and our client cannot say who it is", cure)
+    _check_asked(issuer, before)
+
+
+def _check_asked(issuer: Issuer, before: str) -> None:
+    """Check that what says how the issuer is asked about tokens does not stand where it is not asked."""
+    for name in ("introspection_endpoint", "introspection_prefix"):
+        if getattr(issuer, name) is not None and not issuer.introspects:
+            cure = "Set client_id and client_secret too, and do not write introspection='never'."
+            raise ConfigError(before + name, "is set, and the issuer is not asked about tokens", cure)
 
 
 def _is_token(issuer: Issuer) -> bool:

@@ -37,6 +37,8 @@ class Issuer(BaseModel):
     client_key_id: issuer_fields.ClientKeyID = None
     introspection: issuer_fields.Introspection = "auto"
     introspection_audience: issuer_fields.IntrospectionAudience = "require"
+    introspection_endpoint: issuer_fields.IntrospectionEndpoint = None
+    introspection_prefix: issuer_fields.IntrospectionPrefix = None
     scope_claims: issuer_fields.ScopeClaims = USUAL.scopes
     role_claims: issuer_fields.RoleClaims = USUAL.roles
     group_claims: issuer_fields.GroupClaims = USUAL.groups

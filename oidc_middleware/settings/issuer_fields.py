@@ -120,6 +120,22 @@ IntrospectionAudience = Annotated[
         "that this client may ask about is one for this API."
     ),
 ]
+IntrospectionEndpoint = Annotated[
+    str | None,
+    PlainValidator(checks.optional(urls.endpoint)),
+    Field(
+        description="Where the issuer is asked about tokens, if its metadata name no such endpoint or an address that "
+        "is not reached from here. Our client's credentials go there."
+    ),
+]
+IntrospectionPrefix = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.token_prefix)),
+    Field(
+        description="How this issuer's opaque tokens begin, for example `ya29.`: it is asked about those only, and "
+        "other issuers, unless theirs begin so too, are not."
+    ),
+]
 ScopeClaims = Annotated[
     tuple[str, ...],
     Read(listed),

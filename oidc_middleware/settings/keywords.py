@@ -27,6 +27,8 @@ class IssuerOptions(TypedDict, total=False):
     client_key_id: str | None
     introspection: Literal["auto", "always", "never"]
     introspection_audience: Literal["require", "trust"]
+    introspection_endpoint: str | None
+    introspection_prefix: str | None
     scope_claims: str | Iterable[str]
     role_claims: str | Iterable[str]
     group_claims: str | Iterable[str]

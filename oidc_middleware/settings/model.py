@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     client_key_id: issuer_fields.ClientKeyID = None
     introspection: issuer_fields.Introspection = "auto"
     introspection_audience: issuer_fields.IntrospectionAudience = "require"
+    introspection_endpoint: issuer_fields.IntrospectionEndpoint = None
+    introspection_prefix: issuer_fields.IntrospectionPrefix = None
     scope_claims: issuer_fields.ScopeClaims = USUAL.scopes
     role_claims: issuer_fields.RoleClaims = USUAL.roles
     group_claims: issuer_fields.GroupClaims = USUAL.groups
@@ -175,6 +177,7 @@ class Settings(BaseSettings):
             refused = ConfigError(error.field, error.problem, error.cure)
         else:
             together.warn_of_shared_audiences(self.trusted)
+            client.warn_of_shown_tokens(self.trusted)
             together.warn_of_unreachable_rules(self.policy)
             return
         raise refused

@@ -12,7 +12,7 @@ from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.problem import combined, shown
 
 _log = logging.getLogger("oidc_middleware.settings")
-_URL_FIELDS = ("issuer", "discovery_url", "jwks_uri")
+_URL_FIELDS = ("issuer", "discovery_url", "jwks_uri", "introspection_endpoint")
 
 
 def check_one_or_many(given: Collection[str]) -> None:

@@ -14,10 +14,16 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
 from oidc_middleware.provider.credentials import Basic, Bearer, Credentials, Post, PrivateKeyJWT
 from oidc_middleware.provider.introspection import Introspector
+from oidc_middleware.provider.provider import Endpoint
 from oidc_middleware.settings import Issuer
 
 CODEC: Codec[Kept[bytes]] = kept(RAW)
 """How answers travel."""
+
+
+def configured_endpoints(issuer: Issuer) -> dict[Endpoint, str]:
+    """Return the endpoints of an issuer that its settings name."""
+    return {"introspection_endpoint": url} if (url := issuer.introspection_endpoint) is not None else {}
 
 
 def open_introspector(issuer: Issuer, provider: Provider, clock: Clock) -> Introspector | None:
@@ -34,7 +40,8 @@ def open_introspection(
 ) -> Introspection:
     """Return the answers of this issuer."""
     # An issuer may tell another client something else, and about another audience.
-    parts = (provider.source.hex(), issuer.client_id or "", issuer.audience_claim, *sorted(issuer.audience))
+    client = (issuer.introspection_endpoint or "", issuer.client_id or "")
+    parts = (provider.source.hex(), *client, issuer.audience_claim, *sorted(issuer.audience))
     return Introspection(
         introspector,
         sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest(),
@@ -42,6 +49,7 @@ def open_introspection(
         clock,
         asks_always=issuer.introspection == "always",
         needs_audience=issuer.introspection_audience == "require",
+        prefix=(issuer.introspection_prefix or "").encode(),
     )
 
 

@@ -23,7 +23,7 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import HTTPDoor, Provider
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
-from oidc_middleware.wiring.introspecting import CODEC, open_introspection, open_introspector
+from oidc_middleware.wiring.introspecting import CODEC, configured_endpoints, open_introspection, open_introspector
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.store import open_backend
 
@@ -86,7 +86,7 @@ class OIDC:
         )
         self.revoke: Revoke = Revoke(revoking.keeper, revoking.names, self.authenticator)
         """Revokes tokens, sessions, subjects and clients."""
-        self.revocations: Revocations = Revocations(revoking.keeper, revoking.names, self.clock)
+        self.revocations: Revocations = Revocations(revoking.keeper, revoking.names, self.authenticator, self.clock)
         """Tells what is revoked."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,6 +96,7 @@ class OIDC:
             issuer.issuer,
             discovery_url=issuer.discovery_url,
             jwks_uri=issuer.jwks_uri,
+            endpoints=configured_endpoints(issuer),
             algorithms=frozenset(issuer.algorithms),
             http=HTTPDoor(ca_file=issuer.ca_file, allow_http=self.settings.allow_http, transport=transport),
             caches=self.caches,

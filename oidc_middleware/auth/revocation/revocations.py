@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from oidc_middleware.auth.authenticator import Authenticator
 from oidc_middleware.auth.revocation.keeper import Keeper
 from oidc_middleware.auth.revocation.names import Names
 from oidc_middleware.auth.revocation.receipt import Receipt
@@ -15,6 +16,7 @@ from oidc_middleware.core import verify
 from oidc_middleware.core.ledger.digests import Marks
 from oidc_middleware.core.ledger.records import GRACE, LARGEST_NUMBER, Kind, Record
 from oidc_middleware.core.principal import Principal
+from oidc_middleware.errors import RevocationStale, Revoked
 
 KindName = Literal["token", "session", "subject", "client", "clear"]
 
@@ -56,9 +58,10 @@ class RevocationPage(NamedTuple):
 class Revocations:
     """`oidc.revocations`. Everything but `import_` is answered from memory."""
 
-    def __init__(self, keeper: Keeper, names: Names, clock: Clock) -> None:
+    def __init__(self, keeper: Keeper, names: Names, authenticator: Authenticator, clock: Clock) -> None:
         self._keeper = keeper
         self._names = names
+        self._authenticator = authenticator
         self._now = clock.now
 
     def check(
@@ -66,15 +69,42 @@ class Revocations:
     ) -> Verdict:
         """Tell whether a token is revoked, given as `oidc.revoke.token` takes it. Its signature is not looked at.
 
+        Nobody is asked about an opaque token. While this node believes its issuer's word about it (a minute at most),
+        all that is revoked of it is known; before and after, only what was revoked by the token itself where it has no
+        `jti`. It is `unknown` otherwise: pass its principal, or its issuer and `jti`.
+
         Raises:
             Malformed: it is no token.
             ValueError: no way to name a token, or an issuer that is not configured.
         """
+        raw = token.encode("ascii", "replace") if isinstance(token, str) else token
+        if isinstance(raw, bytes) and jti is None and (issuers := self._authenticator.asked_about(raw)):
+            return self._check_opaque(raw, issuers)
+        return self._verdict(self._marks(raw, issuer, jti))
+
+    def _check_opaque(self, token: bytes, issuers: tuple[str, ...]) -> Verdict:
+        try:
+            known = self._authenticator.lookup(b"Bearer " + token)
+        except Revoked:
+            return Verdict("revoked", self._as_of)
+        except RevocationStale:
+            return Verdict("unknown", self._as_of)
+        if known is not None:
+            return self._verdict(self._names.marks_of(known.principal))
+        ledger = self._keeper.ledger
+        marks = [ledger.keys.marks({"iss": name}, token) for name in issuers]
+        is_revoked = any(ledger.refuses(each) is not None for each in marks)
+        return Verdict("revoked" if is_revoked else "unknown", self._as_of)
+
+    def _verdict(self, marks: Marks) -> Verdict:
+        if self._keeper.ledger.refuses(marks) is not None:
+            return Verdict("revoked", self._as_of)
+        return Verdict("unknown" if self._keeper.is_stale else "valid", self._as_of)
+
+    @property
+    def _as_of(self) -> float | None:
         staleness = self._keeper.staleness
-        as_of = None if staleness is None else self._now() - staleness
-        if self._keeper.ledger.refuses(self._marks(token, issuer, jti)) is not None:
-            return Verdict("revoked", as_of)
-        return Verdict("unknown" if self._keeper.is_stale else "valid", as_of)
+        return None if staleness is None else self._now() - staleness
 
     @property
     def staleness(self) -> float | None:
@@ -132,7 +162,7 @@ class Revocations:
                 batch = []
         return least.least(await self._keeper.add(batch)) if batch else least
 
-    def _marks(self, token: str | bytes | Principal | None, issuer: str | None, jti: str | None) -> Marks:
+    def _marks(self, token: bytes | Principal | None, issuer: str | None, jti: str | None) -> Marks:
         keys = self._keeper.ledger.keys
         if (token is None) == (jti is None):
             raise ValueError("name the token: pass it, its principal, or jti= with issuer=")
@@ -140,7 +170,7 @@ class Revocations:
             return self._names.marks_of(token)
         if token is None:
             return keys.marks({"iss": self._names.issuer(issuer), "jti": jti}, b"")
-        read = verify.read(token.encode("ascii", "replace") if isinstance(token, str) else token)
+        read = verify.read(token)
         verify.issuer_of(read)
         return keys.marks(read.claims, read.jws.signing_input)
 
