@@ -88,3 +88,24 @@ async def test_a_key_that_one_node_learns_reaches_the_others(fleet: list[Bench],
     for node in fleet[1:]:
         assert (await node.find())[0].kid == key.kid
     assert fleet[0].fetches == before
+
+
+async def test_what_another_node_fetched_before_the_rotation_is_not_the_last_word(
+    fleet: list[Bench], oidc_clock: ManualClock
+) -> None:
+    """It is newer than what this node has, and knows nothing of the new key: this node asks all the same."""
+    first, second, _ = fleet
+    for node in (first, second):
+        await node.find()
+        await settle(node)
+    oidc_clock.advance(1)
+    await second.provider._keys.renew()
+    await settle(second)
+    first.issuer.rotate()
+    oidc_clock.advance(1)
+    before = first.fetches[1]
+    (key,) = await first.find()
+    assert key.kid == first.kid
+    assert first.fetches[1] == before + 1
+    await first.find(kid="made-up")
+    assert first.fetches[1] == before + 1, "one look in a cool-down, as ever"

@@ -110,7 +110,12 @@ class Provider:
         if any(key not in tried for key in found) or self._keys.fetches > fetches or not self._may_look():
             return found
         await self._keys.renew()
-        return (await self._keys.get()).find(kid, alg)
+        found = (await self._keys.get()).find(kid, alg)
+        if self._keys.fetches == fetches and all(key in tried for key in found):
+            # That was what another node had fetched: newer than ours, and perhaps older than the key.
+            await self._keys.renew()
+            found = (await self._keys.get()).find(kid, alg)
+        return found
 
     async def metadata(self) -> Metadata:
         """Return what the issuer says about itself.
