@@ -139,6 +139,7 @@ def test_doctor_finds_all_well(issuer: FakeIssuer, capsys: pytest.CaptureFixture
         '        audience   aud with "orders"',
         f'ok      discovery  keys are at "{issuer.url}/jwks"',
         'ok      key        "rs256-1" for RS256',
+        "        introspect the issuer is not asked about tokens: opaque ones are refused",
     ]
 
 

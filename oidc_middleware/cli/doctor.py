@@ -7,9 +7,10 @@ import asyncio
 
 from oidc_middleware.cache import TYPES, HybridBackend
 from oidc_middleware.cache.backend import Health
+from oidc_middleware.cli.asked import examine_introspection
 from oidc_middleware.cli.ledger import read_journal, read_store
 from oidc_middleware.cli.options import settings_of
-from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, printable, shown
+from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, print_line, printable, shown
 from oidc_middleware.core.keys import Key
 from oidc_middleware.errors import BackendUnavailable, OIDCError
 from oidc_middleware.provider import Provider
@@ -34,9 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def examine(oidc: OIDC) -> int:
     """Print what works and what does not, a line each, and return the exit code."""
-    _print("ok", "settings", _policy(oidc.settings))
+    print_line("ok", "settings", _policy(oidc.settings))
     answers = [await _examine_cache(oidc), await _examine_ledger(oidc), await _examine_journal(oidc)]
-    answers += [await _examine_issuer(issuer, oidc.providers[issuer.issuer]) for issuer in oidc.settings.trusted]
+    for issuer in oidc.settings.trusted:
+        provider = oidc.providers[issuer.issuer]
+        answers.append(await _examine_issuer(issuer, provider) and await examine_introspection(issuer, provider, oidc))
     return WELL if all(answers) else UNREACHABLE
 
 
@@ -44,7 +47,7 @@ async def _examine_cache(oidc: OIDC) -> bool:
     """Print how a shared cache fares; tell whether it answers and can be written."""
     backend, where = oidc.caches.backend, without_credentials(oidc.settings.cache)
     if not isinstance(backend, HybridBackend):
-        _print("", "cache", f"{where} (each process keeps its own)")
+        print_line("", "cache", f"{where} (each process keeps its own)")
         return True
     health = await backend.shared.ping()
     try:
@@ -53,9 +56,9 @@ async def _examine_cache(oidc: OIDC) -> bool:
     except BackendUnavailable as error:
         health = Health(healthy=False, detail=f"cannot be written: {error.detail}")
     await oidc.caches.close()
-    _print("ok" if health.healthy else "FAILED", "cache", where)
+    print_line("ok" if health.healthy else "FAILED", "cache", where)
     if health.detail:
-        _print("WARNING" if health.healthy else "", "cache", printable(health.detail))
+        print_line("WARNING" if health.healthy else "", "cache", printable(health.detail))
     return health.healthy
 
 
@@ -65,17 +68,17 @@ async def _examine_ledger(oidc: OIDC) -> bool:
     try:
         is_shared = await read_store(oidc)
     except BackendUnavailable as error:
-        _print("FAILED", "ledger", printable(error.detail))
+        print_line("FAILED", "ledger", printable(error.detail))
         return False
     if not is_shared:
-        _print("", "ledger", "a revocation reaches no other process")
+        print_line("", "ledger", "a revocation reaches no other process")
         return True
     ledger = oidc.mirror.ledger
-    _print("ok", "ledger", f"{_counted(len(ledger))}, read in {oidc.clock.monotonic() - begun:.2f} s")
+    print_line("ok", "ledger", f"{_counted(len(ledger))}, read in {oidc.clock.monotonic() - begun:.2f} s")
     unknown = sorted(key_id.hex() for key_id in ledger.unknown_key_ids)
     if unknown:
         text = f"some were made under secrets that are not configured here (ids {listed(unknown)}): no node is fresh"
-        _print("FAILED", "ledger", text)
+        print_line("FAILED", "ledger", text)
     return not unknown
 
 
@@ -86,12 +89,12 @@ async def _examine_journal(oidc: OIDC) -> bool:
         return True
     path = printable(journal.path)
     if journal.problem is not None:
-        _print("FAILED", "journal", printable(journal.problem))
+        print_line("FAILED", "journal", printable(journal.problem))
     elif not journal.is_there:
-        _print("", "journal", f"{path} is not there yet")
+        print_line("", "journal", f"{path} is not there yet")
     else:
         waiting = sum(not each.is_acknowledged for each in journal.noted)
-        _print("ok", "journal", f"{_counted(len(journal.noted))} in {path}, {waiting} not in the shared cache yet")
+        print_line("ok", "journal", f"{_counted(len(journal.noted))} in {path}, {waiting} not in the shared cache yet")
     return journal.problem is None
 
 
@@ -101,21 +104,21 @@ def _counted(number: int) -> str:
 
 async def _examine_issuer(issuer: Issuer, provider: Provider) -> bool:
     print()
-    _print("", "issuer", shown(issuer.issuer))
-    _print("", "audience", f"{issuer.audience_claim} with {' or '.join(map(shown, issuer.audience))}")
+    print_line("", "issuer", shown(issuer.issuer))
+    print_line("", "audience", f"{issuer.audience_claim} with {' or '.join(map(shown, issuer.audience))}")
     try:
         if issuer.jwks_uri is None:
             metadata = await provider.metadata()
-            _print("ok", "discovery", f"keys are at {shown(metadata.jwks_uri)}")
+            print_line("ok", "discovery", f"keys are at {shown(metadata.jwks_uri)}")
         else:
-            _print("", "discovery", f"not needed, keys are at {shown(issuer.jwks_uri)}")
+            print_line("", "discovery", f"not needed, keys are at {shown(issuer.jwks_uri)}")
     except OIDCError as error:
-        _print("FAILED", "discovery", printable(error.detail))
+        print_line("FAILED", "discovery", printable(error.detail))
         return False
     try:
         await provider.find_keys(None, issuer.algorithms[0], ())
     except OIDCError as error:
-        _print("FAILED", "keys", printable(error.detail))
+        print_line("FAILED", "keys", printable(error.detail))
         return False
     _print_keys(provider)
     return True
@@ -126,11 +129,11 @@ def _print_keys(provider: Provider) -> None:
     if keys is None:
         return
     for key in keys.keys:
-        _print("ok", "key", _key(key))
+        print_line("ok", "key", _key(key))
     for skipped in keys.skipped:
-        _print("note", "left out", printable(skipped))
+        print_line("note", "left out", printable(skipped))
     for warning in keys.warnings:
-        _print("WARNING", "key", printable(warning))
+        print_line("WARNING", "key", printable(warning))
 
 
 def _key(key: Key) -> str:
@@ -142,7 +145,3 @@ def _policy(settings: Settings) -> str:
         f"public {listed(settings.public)}; optional {listed(settings.optional)}; rules for "
         f"{listed(rule.path for rule in settings.rules)}; all else needs an identity"
     )
-
-
-def _print(mark: str, name: str, text: str) -> None:
-    print(f"{mark:7} {name:10} {text}")

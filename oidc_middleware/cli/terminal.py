@@ -58,3 +58,8 @@ def span(seconds: float) -> str:
 def keep_log_of_issuers_quiet() -> None:
     """Keep what a command prints itself from being printed by the log as well, where nobody configured logging."""
     logging.getLogger("oidc_middleware.provider").addHandler(logging.NullHandler())
+
+
+def print_line(mark: str, name: str, text: str) -> None:
+    """Print one finding: whether it is well, what it is about, and what was found."""
+    print(f"{mark:7} {name:10} {text}")

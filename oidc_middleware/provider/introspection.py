@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 
 from oidc_middleware.core import introspection
-from oidc_middleware.errors import ProviderError, ProviderInvalid
+from oidc_middleware.errors import OIDCError, ProviderError, ProviderInvalid
 from oidc_middleware.provider.credentials import Credentials
 from oidc_middleware.provider.http import ErrorStatus
 from oidc_middleware.provider.provider import Provider
 
 _log = logging.getLogger("oidc_middleware.provider")
 _REFUSED = (401, 403)
+REFUSAL = "it refuses our client: check client_id, client_secret and client_auth_method"
+"""What to look at where `is_refusal`."""
 
 
 class Introspector:
@@ -62,7 +64,10 @@ class Introspector:
         self.failures += 1
         level = logging.DEBUG if self.fails else logging.ERROR
         self.fails = True
-        cure = ""
-        if isinstance(error, ErrorStatus) and error.answered in _REFUSED:
-            cure = "; it refuses our client: check client_id, client_secret and client_auth_method"
+        cure = f"; {REFUSAL}" if is_refusal(error) else ""
         _log.log(level, "introspection at %s failed: %s%s", self._provider.issuer, error, cure)
+
+
+def is_refusal(error: OIDCError) -> bool:
+    """Tell whether the issuer did not like who asks (RFC 7662 §2.3, RFC 6750 §3.1)."""
+    return isinstance(error, ErrorStatus) and error.answered in _REFUSED
