@@ -37,9 +37,22 @@ CAUGHT_BY = {
 
 @pytest.fixture(scope="module")
 def outcome() -> str:
-    """Run the contract over all of them in a pytest of its own; return what that says."""
+    """Run the contract in a pytest of its own, all of it over the flawless tier; return what that says."""
     file = Path(broken_tiers.__file__)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "-rf", file.name]
+    chosen = " or ".join(["Flawless", *(f"({broken.__name__} and {test})" for broken, test in CAUGHT_BY.items())])
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--tb=short",
+        "-rf",
+        "-k",
+        chosen,
+        file.name,
+    ]
     return subprocess.run(command, cwd=file.parent, capture_output=True, text=True, timeout=300, check=False).stdout
 
 
@@ -53,7 +66,7 @@ def failed(outcome: str, broken: type) -> set[str]:
 
 def test_a_tier_that_does_all_right_passes(outcome: str) -> None:
     assert failed(outcome, broken_tiers.Flawless) == set()
-    assert re.search(r"\d+ failed, \d+ passed in", outcome), outcome
+    assert re.search(r"\d+ failed, \d+ passed", outcome), outcome
 
 
 @pytest.mark.parametrize(("broken", "test"), CAUGHT_BY.items(), ids=[broken.__name__ for broken in CAUGHT_BY])
