@@ -422,6 +422,23 @@ async def test_whom_the_second_door_finds_it_watches(service: Service, issuer: F
 
 
 @pytest.mark.anyio
+async def test_another_identity_behind_the_first_door_is_watched_by_the_second(
+    service: Service, issuer: FakeIssuer
+) -> None:
+    oidc = service()
+    token = issuer.token("bob", audience=ONE)
+    inner = OIDCMiddleware(held, oidc=oidc)
+    swap = between(inner, lambda scope: scope.update(headers=[(b"authorization", f"Bearer {token}".encode())]))
+    connection = Connection(OIDCMiddleware(swap, oidc=oidc), http_scope("/events", issuer.token("alice", audience=ONE)))
+    await until(lambda: len(connection.sent) == 2)
+    await oidc.revoke.token(token)
+    async with asyncio.timeout(SECONDS):
+        await connection.task
+    assert connection.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    await oidc.stop()
+
+
+@pytest.mark.anyio
 async def test_a_token_in_a_subprotocol_that_the_second_door_does_not_read(
     service: Service, issuer: FakeIssuer
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from oidc_middleware.asgi.refusal import SCOPES_KEY, refusal_of, scopes_asked, settings_of
@@ -16,6 +16,9 @@ from oidc_middleware.core.principal import Principal
 from oidc_middleware.core.requirement import Requirement
 from oidc_middleware.errors import InsufficientScope, MissingToken, OIDCError
 from oidc_middleware.wiring import SCOPE_KEY
+
+CLOSED_BY_ERROR: Final = 1006
+"""The code of a connection that was not closed by a message (RFC 6455 §7.1.5)."""
 
 MARK: Final = "__oidc_guard__"
 """Under this name a guarded function carries its guard, for those around it to name its scopes too."""
@@ -62,9 +65,8 @@ class Guard:
         if websocket.application_state is WebSocketState.CONNECTED:
             await websocket.close(POLICY_VIOLATION)
         elif websocket.application_state is WebSocketState.CONNECTING:
-            if websocket.client_state is WebSocketState.CONNECTING:
-                await websocket.receive()  # an endpoint class asks for the next message, and must find the end there
             await deny_websocket(response, websocket.scope, websocket.receive, websocket.send)
+            websocket.receive = _disconnected  # type: ignore[method-assign]  # an endpoint class asks for what is next
 
 
 class GuardedApp:
@@ -91,6 +93,11 @@ def pass_on(scope: Scope, scopes: tuple[str, ...]) -> None:
     """Leave word of what was asked, for the challenges of those further in."""
     if scopes:
         scope[SCOPES_KEY] = (*scopes_asked(scope), *scopes)
+
+
+async def _disconnected() -> Message:
+    """Return what servers are to say after a denial, and some never do."""
+    return {"type": "websocket.disconnect", "code": CLOSED_BY_ERROR, "reason": ""}
 
 
 def _is_preflight_for_app(scope: Scope, error: OIDCError) -> bool:
