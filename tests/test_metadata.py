@@ -135,6 +135,7 @@ def test_any_bytes_are_metadata_or_a_value_error(data: bytes) -> None:
             (
                 "https://a.example:8443/realms/one/.well-known/openid-configuration",
                 "https://a.example:8443/.well-known/oauth-authorization-server/realms/one",
+                "https://a.example:8443/.well-known/openid-configuration/realms/one",
             ),
             id="J-issuer-path-trailing-slash",
         ),
@@ -143,6 +144,7 @@ def test_any_bytes_are_metadata_or_a_value_error(data: bytes) -> None:
             (
                 "http://[::1]:9/t/.well-known/openid-configuration",
                 "http://[::1]:9/.well-known/oauth-authorization-server/t",
+                "http://[::1]:9/.well-known/openid-configuration/t",
             ),
             id="J-issuer-path-ipv6",
         ),

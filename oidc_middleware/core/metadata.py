@@ -37,17 +37,19 @@ def well_known_urls(issuer: str) -> tuple[str, ...]:
     Raises:
         ValueError: `issuer` is no URL, or has a query (a user or a fragment is no plain URL either).
 
-    Source: OpenID Connect Discovery §4.1 (after the path); RFC 8414 §3.1 (before the path).
+    Source: OpenID Connect Discovery §4.1 (after the path); RFC 8414 §3.1 (before the path), §5 (the OpenID name there).
     """
     url = parse_url(issuer)
     if url.query:
         raise ValueError("an issuer has no query")
     path = url.path.rstrip("/")
     origin = issuer[: len(issuer) - len(url.path)]
-    return (
+    urls = (
         f"{origin}{path}/.well-known/openid-configuration",
         f"{origin}/.well-known/oauth-authorization-server{path}",
+        f"{origin}/.well-known/openid-configuration{path}",
     )
+    return urls if path else urls[:2]
 
 
 def parse_metadata(document: bytes, issuer: str, *, allow_http: bool = False) -> Metadata:
