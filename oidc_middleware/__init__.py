@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from oidc_middleware.asgi.endpoints.resource_metadata import resource_metadata_routes
     from oidc_middleware.asgi.middleware import OIDCMiddleware
     from oidc_middleware.asgi.requires import optional_user, requires
     from oidc_middleware.core.principal import Principal
@@ -27,11 +28,14 @@ __all__ = [
     "Settings",
     "optional_user",
     "requires",
+    "resource_metadata_routes",
 ]
 
 
 def __getattr__(name: str) -> object:
     match name:
+        case "resource_metadata_routes":
+            module = "asgi.endpoints.resource_metadata"
         case "OIDCMiddleware":
             module = "asgi.middleware"
         case "optional_user" | "requires":

@@ -143,6 +143,20 @@ def test_doctor_finds_all_well(issuer: FakeIssuer, capsys: pytest.CaptureFixture
     ]
 
 
+def test_doctor_tells_where_the_api_describes_itself(
+    issuer: FakeIssuer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OIDC_RESOURCE", "https://api.example.com/orders")
+    assert doctor(issuer) == 0
+    where = "https://api.example.com/.well-known/oauth-protected-resource/orders"
+    told = capsys.readouterr().out
+    assert f'ok      resource   "https://api.example.com/orders" is described at "{where}"\n' in told
+    assert f'WARNING resource   "{issuer.url}": it is none of its audiences' in told
+
+    assert doctor(issuer, "--audience", "https://api.example.com/orders") == 0
+    assert "WARNING resource" not in capsys.readouterr().out
+
+
 def test_doctor_needs_no_discovery_where_the_keys_are_known(
     issuer: FakeIssuer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,13 +26,19 @@ SCOPES_KEY = "oidc_middleware.scopes"
 
 
 class Refusal:
-    """How to answer an `OIDCError`, as settings say: with the challenge's `realm` and the body of `on_error`."""
+    """How to answer an `OIDCError`, as settings say.
 
-    __slots__ = ("_on_error", "_realm")
+    Their `realm` and the URL that describes their `resource` (RFC 9728 §5.1) stand in the challenge; `on_error` makes
+    the body.
+    """
+
+    __slots__ = ("_on_error", "_realm", "_resource_metadata")
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._realm = settings.realm if settings is not None else None
         self._on_error = settings.on_error if settings is not None else None
+        metadata = settings.resource_metadata if settings is not None else None
+        self._resource_metadata = metadata.url if metadata is not None else None
 
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, error: OIDCError, scopes: Iterable[str] = ()
@@ -60,10 +66,13 @@ class Refusal:
         if self._on_error is not None:
             try:
                 made: Any = self._on_error(HTTPConnection(scope), error)
-                return stamp(made, error, realm=self._realm, scopes=scopes)
+                return self._stamp(made, error, scopes)
             except Exception:  # theirs may raise anything; a refusal stays a refusal
                 logger.exception("on_error failed, the standard response is sent instead")
-        return error_response(error, headers=scope["headers"], realm=self._realm, scopes=scopes)
+        return self._stamp(error_response(error, headers=scope["headers"]), error, scopes)
+
+    def _stamp(self, response: Response, error: OIDCError, scopes: Iterable[str]) -> Response:
+        return stamp(response, error, realm=self._realm, scopes=scopes, resource_metadata=self._resource_metadata)
 
 
 def settings_of(scope: Scope) -> Settings:

@@ -59,7 +59,14 @@ def error_response(
     return stamp(response, error, realm=realm, scopes=scopes)
 
 
-def stamp(response: Response, error: OIDCError, *, realm: str | None = None, scopes: Iterable[str] = ()) -> Response:
+def stamp(
+    response: Response,
+    error: OIDCError,
+    *,
+    realm: str | None = None,
+    scopes: Iterable[str] = (),
+    resource_metadata: str | None = None,
+) -> Response:
     """Give a response, ours or of the user's `on_error`, what the error fixes, and return it.
 
     That is its status, the challenge, Retry-After for 503, and that nobody may store it.
@@ -68,7 +75,7 @@ def stamp(response: Response, error: OIDCError, *, realm: str | None = None, sco
     """
     response.status_code = error.status
     response.headers["Cache-Control"] = "no-store"
-    value = challenge(error, realm=realm, scopes=scopes)
+    value = challenge(error, realm=realm, scopes=scopes, resource_metadata=resource_metadata)
     if value is None:
         del response.headers["WWW-Authenticate"]
     else:

@@ -36,11 +36,24 @@ def run(arguments: argparse.Namespace) -> int:
 async def examine(oidc: OIDC) -> int:
     """Print what works and what does not, a line each, and return the exit code."""
     print_line("ok", "settings", _policy(oidc.settings))
+    _print_resource(oidc.settings)
     answers = [await _examine_cache(oidc), await _examine_ledger(oidc), await _examine_journal(oidc)]
     for issuer in oidc.settings.trusted:
         provider = oidc.providers[issuer.issuer]
         answers.append(await _examine_issuer(issuer, provider) and await examine_introspection(issuer, provider, oidc))
     return WELL if all(answers) else UNREACHABLE
+
+
+def _print_resource(settings: Settings) -> None:
+    """Print where the API describes itself, and whose tokens for it would be refused (RFC 8707 §2)."""
+    metadata = settings.resource_metadata
+    if metadata is None:
+        return
+    print_line("ok", "resource", f"{shown(metadata.resource)} is described at {shown(metadata.url)}")
+    for issuer in settings.trusted:
+        if metadata.resource not in issuer.audience:
+            why = "it is none of its audiences, so a token that a client asks for by this name may be refused"
+            print_line("WARNING", "resource", f"{shown(issuer.issuer)}: {why}")
 
 
 async def _examine_cache(oidc: OIDC) -> bool:

@@ -61,7 +61,8 @@ class Policy:
     """The lists of paths and rules, checked against each other once and asked on every request.
 
     `endpoints` are the enabled ones of ours below `prefix`, of which only the exact paths are taken from the app: each
-    with the scopes that it needs, which may be none, or with `None` where it is open to everybody.
+    with the scopes that it needs, which may be none, or with `None` where it is open to everybody. `well_known` are
+    paths of ours beside those, open to everybody, each with the name of the endpoint there.
 
     Raises:
         PolicyError: A path or rule cannot work, or two lists speak of the same path. It is a ValueError.
@@ -76,6 +77,7 @@ class Policy:
         ambiguous_paths: Literal["refuse", "protect"] = "refuse",
         prefix: str = "/oauth2",
         endpoints: Mapping[str, Sequence[str] | None] = MappingProxyType({}),
+        well_known: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if ambiguous_paths not in ("refuse", "protect"):
             raise PolicyError("ambiguous_paths", f"{ambiguous_paths!r} is unknown", 'Write "refuse" or "protect".')
@@ -84,7 +86,8 @@ class Policy:
         base = _prefix(prefix)
         self._endpoints = {
             f"{base}/{name}": _endpoint(name, f"{base}/{name}", scopes) for name, scopes in endpoints.items()
-        }
+        } | {path: _endpoint(name, path, None) for path, name in well_known.items()}
+        self._fields = dict.fromkeys(self._endpoints, "prefix") | dict.fromkeys(well_known, "resource")
         self._public = _opening(public, "public", Access.PUBLIC)
         self._optional = _opening(optional, "optional", Access.OPTIONAL)
         self._closing = tuple(
@@ -129,7 +132,7 @@ class Policy:
         public = [("public", pattern) for pattern, _ in self._public]
         optional = [("optional", pattern) for pattern, _ in self._optional]
         rules = [("rules", pattern) for pattern, _, _ in self._closing]
-        ours = [("prefix", parse(path, "prefix")) for path in self._endpoints]
+        ours = [(field, parse(path, field)) for path, field in self._fields.items()]
         for opening, others in ((public, optional + rules + ours), (optional, rules + ours)):
             for name, pattern in opening:
                 for other_name, other in others:

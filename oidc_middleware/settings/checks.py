@@ -267,6 +267,12 @@ def is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
+def scopes(value: object) -> tuple[str, ...]:
+    """Check for one scope or several, and return each once, in order."""
+    found = (value,) if isinstance(value, str) else items(value, "scopes")
+    return tuple(dict.fromkeys(map(scope, found)))
+
+
 def realm(value: object) -> str:
     """Check for a realm that can stand in a challenge without escapes (RFC 9110 §11.5)."""
     if not _REALM.fullmatch(name := text(value)):

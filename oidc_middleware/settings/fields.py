@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator
 
 from oidc_middleware.core.policy import Rule
 from oidc_middleware.core.scope_hierarchy import Expand
-from oidc_middleware.settings import cache, checks, entries
+from oidc_middleware.settings import cache, checks, entries, urls
 from oidc_middleware.settings import journal as journals
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.words import Read, flag, json, listed, never, number
@@ -122,6 +122,33 @@ Prefix = Annotated[
     str,
     PlainValidator(checks.prefix),
     Field(description="The path below which the middleware's own endpoints lie. Only their exact paths are taken."),
+]
+Resource = Annotated[
+    str | None,
+    PlainValidator(checks.optional(urls.resource)),
+    Field(
+        description="The identifier of this API, by which clients ask for tokens (RFC 8707): an https URL. With it "
+        "the API describes itself at `/.well-known/oauth-protected-resource` (RFC 9728), and challenges say so."
+    ),
+]
+ResourceName = Annotated[
+    str | None,
+    PlainValidator(checks.optional(checks.text)),
+    Field(description="The name of this API for people, as its description tells it."),
+]
+ResourceDocumentation = Annotated[
+    str | None,
+    PlainValidator(checks.optional(urls.endpoint)),
+    Field(description="The URL of a page for developers, as the description of this API tells it."),
+]
+ScopesSupported = Annotated[
+    tuple[str, ...] | None,
+    Read(listed),
+    PlainValidator(checks.optional(checks.scopes)),
+    Field(
+        description="The scopes that the description of this API names; unset, those of all `rules`. Clients that are "
+        "not told otherwise ask for all of them."
+    ),
 ]
 AdminScope = Annotated[
     str | None,

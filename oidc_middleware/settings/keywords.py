@@ -69,6 +69,10 @@ class SettingsKeywords(IssuerOptions, total=False):
     ambiguous_paths: Literal["refuse", "protect"]
     preflight: Literal["pass", "protect"]
     prefix: str
+    resource: str | None
+    resource_name: str | None
+    resource_documentation: str | None
+    scopes_supported: str | Iterable[str] | None
     admin_scope: str | None
     revoke_endpoint: bool
     staleness_header: bool

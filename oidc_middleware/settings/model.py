@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from oidc_middleware.core.claims_mapping import USUAL
 from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
+from oidc_middleware.core.protected_resource import ResourceMetadata
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import client, fields, issuer_fields, sources, together
 from oidc_middleware.settings.cache import USUAL_NAMESPACE, check_secret
@@ -80,6 +81,10 @@ class Settings(BaseSettings):
     ambiguous_paths: fields.AmbiguousPaths = "refuse"
     preflight: fields.Preflight = "pass"
     prefix: fields.Prefix = "/oauth2"
+    resource: fields.Resource = None
+    resource_name: fields.ResourceName = None
+    resource_documentation: fields.ResourceDocumentation = None
+    scopes_supported: fields.ScopesSupported = None
     admin_scope: fields.AdminScope = None
     revoke_endpoint: fields.RevokeEndpoint = False
     staleness_header: fields.StalenessHeader = False
@@ -120,8 +125,25 @@ class Settings(BaseSettings):
         return names
 
     @cached_property
+    def resource_metadata(self) -> ResourceMetadata | None:
+        """How this API describes itself (RFC 9728); None: it does not."""
+        if self.resource is None:
+            return None
+        scopes = self.scopes_supported
+        if scopes is None:
+            scopes = tuple(dict.fromkeys(scope for rule in self.rules for scope in rule.requirement.scopes_to_ask))
+        return ResourceMetadata(
+            self.resource,
+            authorization_servers=tuple(issuer.issuer for issuer in self.trusted),
+            scopes_supported=scopes,
+            resource_name=self.resource_name,
+            resource_documentation=self.resource_documentation,
+        )
+
+    @cached_property
     def policy(self) -> Policy:
         """Which requests need what, as these settings say."""
+        metadata = self.resource_metadata
         return Policy(
             self.public,
             self.optional,
@@ -129,6 +151,7 @@ class Settings(BaseSettings):
             ambiguous_paths=self.ambiguous_paths,
             prefix=self.prefix,
             endpoints=self.endpoints,
+            well_known=dict.fromkeys(metadata.paths, "resource_metadata") if metadata is not None else {},
         )
 
     @classmethod

@@ -8,6 +8,7 @@ from oidc_middleware.core.addresses import MAX_URL_LENGTH, is_loopback, parse_ur
 from oidc_middleware.settings.problem import Problem
 
 _DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()+,=:@-]+)*/?")
 _FORM = "Write it as https://host or https://host/path."
 
 
@@ -48,6 +49,28 @@ def endpoint(value: object) -> str:
     if _DOT_SEGMENT.search(path):
         raise Problem("is not a URL in plain form", f"{_FORM} Leave out . and .. segments.")
     return value
+
+
+def resource(value: object) -> str:
+    """Check a resource identifier and return it unchanged: clients compare exactly this text.
+
+    Raises:
+        Problem: no URL, or one with a query, a fragment, or a path that servers could read in two ways; or it is http
+            and not of this very machine.
+
+    Source: RFC 9728 §1.2 and §3.1, RFC 8707 §2.
+    """
+    url = endpoint(value)
+    if "?" in url:
+        raise Problem("has a query", "A resource is https, a host and perhaps a path (RFC 9728 section 1.2).")
+    path = parse_url(url).path
+    if "/.well-known/" in path:
+        raise Problem("is the address of a document, not a resource", "Cut out /.well-known/ and the name after it.")
+    if not _PLAIN_PATH.fullmatch(path):
+        raise Problem("has a path that is not plain", "Leave out empty segments, escapes, *, ; and other signs.")
+    if not may_stay_plain(url):
+        raise Problem("is not encrypted, so anybody on the way can read tokens", "Write https; http is for loopback.")
+    return url
 
 
 def may_stay_plain(url: str) -> bool:

@@ -1,11 +1,12 @@
-"""Our own endpoints below `prefix`. Who may use one was decided before; here is what it answers.
+"""Our own endpoints. Who may use one was decided before; here is what it answers.
 
 ```
-endpoint      one by its methods: 405, refusals, errors
-bodies        what a client sends: bounded bodies, forms, queries, one value each
-state         health, status
-revoke        RFC 7009: a token revokes itself
-revocations   an administrator revokes, and pages through what is revoked
+endpoint            one by its methods: 405, refusals, errors
+bodies              what a client sends: bounded bodies, forms, queries, one value each
+state               health, status
+revoke              RFC 7009: a token revokes itself
+revocations         an administrator revokes, and pages through what is revoked
+resource_metadata   RFC 9728: the description of the API, at the host's well-known path
 ```
 """
 
@@ -16,7 +17,7 @@ from types import MappingProxyType
 
 from starlette.types import ASGIApp
 
-from oidc_middleware.asgi.endpoints import revocations, revoke, state
+from oidc_middleware.asgi.endpoints import resource_metadata, revocations, revoke, state
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
 
 ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
@@ -24,6 +25,7 @@ ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
         "health": Endpoint(GET=state.health),
         "status": Endpoint(GET=state.status),
         "revoke": Endpoint(POST=revoke.revoke),
+        "resource_metadata": Endpoint(GET=resource_metadata.describe, OPTIONS=resource_metadata.preflight),
         "revocations": Endpoint(GET=revocations.list_page, POST=revocations.revoke),
     }
 )
