@@ -70,7 +70,10 @@ def _destination(issuer: FakeIssuer, parameters: Parameters) -> tuple[Client, st
 
 
 def _check(client: Client, parameters: Parameters) -> None:
-    """Refuse what this issuer does not do; PKCE with S256 is demanded of every client (RFC 9700 §2.1.1)."""
+    """Refuse what this issuer does not do; PKCE with S256 is demanded of every client (RFC 9700 §2.1.1).
+
+    Any resource will do (RFC 8707 §2.1): the tokens are for whatever the client names.
+    """
     for name in ("request", "request_uri"):
         if name in parameters:
             raise OAuthError(f"{name}_not_supported", f"The parameter {name} is not supported.")
@@ -83,6 +86,8 @@ def _check(client: Client, parameters: Parameters) -> None:
     if not _CHALLENGE.fullmatch(required(parameters, "code_challenge")):
         raise OAuthError("invalid_request", "The code challenge is not an S256 challenge.")
     client.granted(parameters.get("scope", ""))
+    if "#" in parameters.get("resource", ""):
+        raise OAuthError("invalid_target", "A resource has no fragment.")
     if parameters.get("prompt") == "none":
         raise OAuthError("login_required", "Nobody is signed in.")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ENDPOINTS = {
     "authorization_endpoint": "authorize",
     "token_endpoint": "token",
+    "registration_endpoint": "register",
     "userinfo_endpoint": "userinfo",
     "jwks_uri": "jwks",
     "introspection_endpoint": "introspect",

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from oidc_middleware.testing import authorize, endpoints, token_endpoint
+from oidc_middleware.testing import authorize, endpoints, registration, token_endpoint
 from oidc_middleware.testing.grants import OAuthError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _TABLE: dict[str, tuple[str, list[str], _Answer]] = {
     "jwks": ("{base}/jwks", _GET, endpoints.jwks),
     "authorize": ("{base}/authorize", _BOTH, authorize.authorize),
     "token": ("{base}/token", _POST, token_endpoint.token),
+    "register": ("{base}/register", _POST, registration.register),
     "userinfo": ("{base}/userinfo", _BOTH, endpoints.userinfo),
     "introspect": ("{base}/introspect", _POST, endpoints.introspect),
     "revoke": ("{base}/revoke", _POST, endpoints.revoke),

@@ -49,6 +49,7 @@ def _from_code(issuer: FakeIssuer, client: Client, parameters: Parameters) -> di
     challenge = encode_segment(hashlib.sha256(verifier.encode()).digest())
     if not hmac.compare_digest(challenge, code.challenge.encode()):
         raise OAuthError("invalid_grant", "The code verifier does not fit the challenge.")
+    _check_resource(code.grant, parameters)
     return _tokens(issuer, code.grant, code.grant.scope, refresh=True)
 
 
@@ -59,6 +60,8 @@ def _from_refresh_token(issuer: FakeIssuer, client: Client, parameters: Paramete
     scope = parameters.get("scope")
     if scope is not None and held is not None and not set(scope.split()).issubset(held.grant.scope.split()):
         raise OAuthError("invalid_scope", "The scope is wider than what was granted.")
+    if held is not None:
+        _check_resource(held.grant, parameters)
     grant = issuer.grants.rotate(value, client)
     return _tokens(issuer, grant, grant.scope if scope is None else scope, refresh=True)
 
@@ -71,6 +74,12 @@ def _from_client_credentials(issuer: FakeIssuer, client: Client, parameters: Par
     audience = parameters.get("resource", issuer.audience)
     grant = Grant(client, client.client_id, scope, audience, int(issuer.clock.now()))
     return _tokens(issuer, grant, scope, refresh=False)
+
+
+def _check_resource(grant: Grant, parameters: Parameters) -> None:
+    """Refuse a token for another resource than the one that was granted (RFC 8707 §2.2)."""
+    if parameters.get("resource", grant.audience) != grant.audience:
+        raise OAuthError("invalid_target", "The resource is not that of the authorization request.")
 
 
 def _tokens(issuer: FakeIssuer, grant: Grant, scope: str, *, refresh: bool) -> dict[str, Any]:
