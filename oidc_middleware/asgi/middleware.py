@@ -7,6 +7,7 @@ from typing import NoReturn, Unpack
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from oidc_middleware.asgi.credentials import Credentials
 from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
@@ -77,7 +78,7 @@ class OIDCMiddleware:
         self._refusal = Refusal(settings)
         self._passes_preflight = settings.preflight == "pass"
         self._tells_staleness = settings.staleness_header
-        self._reads_subprotocol = settings.websocket_token == "subprotocol"  # noqa: S105  a place, no secret
+        self._credentials = Credentials(self.oidc, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915  the hot path, in a row
         """Serve one ASGI scope."""
@@ -183,25 +184,16 @@ class OIDCMiddleware:
 
         Source: RFC 6750 §2 and §3.1.
         """
-        await self._start()
-        is_websocket = scope["type"] == "websocket"
-        if is_websocket and (self._reads_subprotocol or (value is None and outer is not None)):
-            value = _subprotocol(scope, value)
-        if value is not None:
-            if outer is not None and outer.value == value:
-                return outer
-            if is_websocket or decision.access is Access.OPTIONAL:  # all others were looked up
-                known = self._lookup(value)
-                if known is not None:
-                    return known
-            return await self.oidc.authenticator.authenticate(value)
-        if self._passes_preflight and _is_preflight_to_app(scope, decision):
-            return None
-        raise MissingToken("no credentials")
+        # What came by HTTP to a path that needs an identity was looked up.
+        is_looked_up = scope["type"] == "http" and decision.access is Access.IDENTITY
+        known = await self._credentials.identify(scope, value, is_looked_up=is_looked_up, outer=outer)
+        if known is None and not (self._passes_preflight and _is_preflight_to_app(scope, decision)):
+            raise MissingToken("no credentials")
+        return known
 
     async def _identify_where_not_needed(self, scope: Scope, decision: Decision, outer: Known | None) -> Known | None:
         """Say who sends a request that needs no identity: nobody, unless the path is optional and credentials came."""
-        await self._start()
+        await self._credentials.start()
         if decision.access is Access.REFUSED:
             raise InvalidRequest(decision.reason)
         if decision.access is Access.PUBLIC:
@@ -214,11 +206,6 @@ class OIDCMiddleware:
             return await self._identify(scope, decision, value, outer)
         except MissingToken:
             return None
-
-    async def _start(self) -> None:
-        """Start the service where no lifespan did, or on the loop that took the place of a closed one."""
-        if not self.oidc.started:
-            await self.oidc.start()
 
     async def _refuse_revoked(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._refusal.answer(scope, receive, send, Revoked("while it was served"))
@@ -250,17 +237,3 @@ def _is_preflight_to_app(scope: Scope, decision: Decision) -> bool:
     if scope["type"] != "http" or decision.endpoint is not None or decision.ambiguous:
         return False
     return is_preflight(scope["method"], scope["headers"])
-
-
-def _subprotocol(scope: Scope, value: bytes | None) -> bytes | None:
-    """Return the token that a browser sends as a subprotocol, as a header would carry it, or `value` if none came.
-
-    The app, which answers with one of the subprotocols, does not get to see it.
-    """
-    try:
-        token = bearer.subprotocol_token(scope["headers"])
-    except MissingToken:
-        return value
-    bearer.check_query(scope.get("query_string", b""))
-    scope["subprotocols"] = [name for name in scope.get("subprotocols", ()) if not name.startswith("bearer.")]
-    return b"Bearer " + token

@@ -98,7 +98,7 @@ class Document(Generic[V]):
         if now < held.refresh_at:
             return held.value
         if now < held.fresh_until or (now < held.usable_until and self._backoff.outage):
-            self._refresh_soon()
+            self.refresh_soon()
             return held.value
         return None
 
@@ -239,8 +239,8 @@ class Document(Generic[V]):
 
     # Refreshing ahead
 
-    def _refresh_soon(self) -> None:
-        """Renew in the background, unless that is under way or too early after a failure."""
+    def refresh_soon(self) -> None:
+        """Renew in the background, unless that is under way, too early after a failure, or there is no event loop."""
         if not self.may_renew:
             return
         try:
@@ -266,7 +266,7 @@ class Document(Generic[V]):
         if self._monotonic() < self._due_at:
             self._arm()
         else:
-            self._refresh_soon()
+            self.refresh_soon()
 
     @property
     def _due_at(self) -> float:

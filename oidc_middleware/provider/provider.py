@@ -126,6 +126,16 @@ class Provider:
         """
         return (await self._discovered.get()).metadata
 
+    def peek_metadata(self) -> Metadata | None:
+        """Return what the issuer says about itself, as far as that is in memory, be it old.
+
+        Where there is nothing, or nothing new enough, it is asked in the background, for those who look again.
+        """
+        if self._discovered.peek() is None:
+            self._discovered.refresh_soon()
+        usable = self._discovered.usable
+        return None if usable is None else usable.metadata
+
     async def post(
         self,
         endpoint: Endpoint,

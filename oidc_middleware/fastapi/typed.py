@@ -1,0 +1,74 @@
+"""Claims as a model of the application's: a pydantic model, a dataclass or a TypedDict."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from oidc_middleware.core.principal import Principal
+from oidc_middleware.errors import ClaimError
+
+T = TypeVar("T")
+
+KEPT = 1024
+"""Of how many tokens the validated claims are kept, where they cannot be changed."""
+
+
+class TypedClaims(Generic[T]):
+    """Reads the claims of a token as a `model`.
+
+    What cannot be changed (a frozen model or dataclass) is made once for a token and serves all its requests; anything
+    else is made anew for each.
+    """
+
+    def __init__(self, model: type[T]) -> None:
+        self.model: type[T] = model
+        # pydantic knows the TypedDict of the standard library from Python 3.12 on only.
+        self._read: Callable[[bytes], T] = (
+            msgspec.json.Decoder(model).decode if typing.is_typeddict(model) else TypeAdapter(model).validate_json
+        )
+        self._keeps = _is_frozen(model)
+        self._kept: dict[bytes, T] = {}
+
+    def of(self, principal: Principal) -> T:
+        """Return the claims of a verified token.
+
+        Raises:
+            ClaimError: they do not fit. It names the claim, and holds no value of one.
+        """
+        payload = principal.payload
+        found = self._kept.get(payload)
+        if found is not None:
+            return found
+        try:
+            claims = self._read(payload)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or self.model.__name__
+            raise ClaimError(place, _reason(first["type"]), self._problem(first["type"])) from None
+        except msgspec.ValidationError as error:
+            raise ClaimError(self.model.__name__, "invalid", self._problem(str(error))) from None
+        if self._keeps:
+            if len(self._kept) >= KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[payload] = claims
+        return claims
+
+    def _problem(self, problem: str) -> str:
+        return f"does not fit {self.model.__name__}: {problem}"
+
+
+def _reason(kind: str) -> typing.Literal["missing", "invalid"]:
+    return "missing" if kind == "missing" else "invalid"
+
+
+def _is_frozen(model: type) -> bool:
+    if issubclass(model, BaseModel):
+        return bool(model.model_config.get("frozen"))
+    parameters = getattr(model, "__dataclass_params__", None)
+    return dataclasses.is_dataclass(model) and bool(parameters and parameters.frozen)
