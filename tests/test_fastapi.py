@@ -362,9 +362,8 @@ def test_a_websocket_that_another_dependency_accepted_is_closed(auth: OIDCAuth) 
     @app.websocket("/ws", dependencies=[Depends(accept), Depends(auth.current_user)])
     async def socket(websocket: WebSocket) -> None: ...
 
-    with TestClient(app).websocket_connect("/ws") as websocket:
-        with pytest.raises(WebSocketDisconnect) as closed:
-            websocket.receive_text()
+    with TestClient(app).websocket_connect("/ws") as websocket, pytest.raises(WebSocketDisconnect) as closed:
+        websocket.receive_text()
     assert closed.value.code == 1008
 
 
