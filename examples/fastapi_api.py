@@ -1,30 +1,31 @@
-"""A FastAPI service whose handlers ask for the user as a dependency.
+"""A FastAPI service whose operations ask for the user as a dependency, with a Swagger UI that can log in.
 
-Run it with `OIDC_ISSUER=https://... OIDC_AUDIENCE=https://... uvicorn examples.fastapi_api:app`.
+Run it with `OIDC_ISSUER=https://... OIDC_AUDIENCE=https://... uvicorn examples.fastapi_api:app`, and open `/docs`.
+Swagger UI is a public client of the issuer (`SWAGGER_CLIENT_ID`); its redirect URI is `/docs/oauth2-redirect` here.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Security
 
-from oidc_middleware import OIDCMiddleware, Principal, Rule
+from oidc_middleware import Principal
+from oidc_middleware.fastapi import OIDCAuth
 
+auth = OIDCAuth()
 
-def current_user(request: Request) -> Principal:
-    user: Principal = request.user
-    return user
+User = Annotated[Principal, Depends(auth.current_user)]
+Buyer = Annotated[Principal, Security(auth.current_user, scopes=["orders:write"])]
 
-
-User = Annotated[Principal, Depends(current_user)]
-
-app = FastAPI()
-app.add_middleware(
-    OIDCMiddleware,
-    public=["/version", "/docs/*", "/openapi.json"],
-    rules=[Rule("/orders", methods=["POST"], scopes=["orders:write"])],
+app = FastAPI(
+    swagger_ui_init_oauth={
+        "clientId": os.environ.get("SWAGGER_CLIENT_ID", "swagger"),
+        "usePkceWithAuthorizationCodeGrant": True,
+    }
 )
+auth.install(app, scopes={"orders:write": "Place orders"})
 
 
 @app.get("/version")
@@ -38,5 +39,5 @@ async def orders(user: User) -> dict[str, str | list[str]]:
 
 
 @app.post("/orders")
-async def order(user: User) -> dict[str, str | list[str]]:
+async def order(user: Buyer) -> dict[str, str | list[str]]:
     return {"owner": user.identity, "scopes": sorted(user.scopes)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -49,22 +50,26 @@ class TypedClaims(Generic[T]):
             claims = self._read(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or self.model.__name__
-            raise ClaimError(place, _reason(first["type"]), self._problem(first["type"])) from None
+            raise self._misfit(".".join(map(str, first["loc"])), first["type"]) from None
         except msgspec.ValidationError as error:
-            raise ClaimError(self.model.__name__, "invalid", self._problem(str(error))) from None
+            raise self._misfit(*_place_and_kind(str(error))) from None
         if self._keeps:
             if len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[payload] = claims
         return claims
 
-    def _problem(self, problem: str) -> str:
-        return f"does not fit {self.model.__name__}: {problem}"
+    def _misfit(self, place: str, kind: str) -> ClaimError:
+        reason: Literal["missing", "invalid"] = "missing" if kind == "missing" else "invalid"
+        return ClaimError(place or self.model.__name__, reason, f"does not fit {self.model.__name__}: {kind}")
 
 
-def _reason(kind: str) -> typing.Literal["missing", "invalid"]:
-    return "missing" if kind == "missing" else "invalid"
+def _place_and_kind(problem: str) -> tuple[str, str]:
+    """Return where something is wrong, and what; the text of msgspec may hold a value."""
+    what, _, place = problem.partition(" - at `$.")
+    missing = re.match("Object missing required field `([^`]+)`", what)
+    places = [place.rstrip("`")] if place else []
+    return (".".join([*places, missing[1]]), "missing") if missing else (".".join(places), "of another type")
 
 
 def _is_frozen(model: type) -> bool:
