@@ -179,7 +179,7 @@ def test_k_no_aud_left_out() -> None:
         pytest.param("https://login.example.com/\udcff", "letters beyond ASCII", id="lone-surrogate"),
         pytest.param("https://login.example.com/a/../b", "in plain form", id="dot-segment"),
         pytest.param("https://login.example.com/%2E%2e/b", "in plain form", id="escaped-dot-segment"),
-        pytest.param("https://login.example.com/{tenantid}/v2.0", "in plain form", id="template"),
+        pytest.param("https://login.example.com/{realm}/v2.0", "not a template", id="template-of-something-else"),
         pytest.param("https://login.example.com\\@evil.example", "a user name or password", id="backslash"),
         pytest.param("https://login.example.com/%zz", "in plain form", id="bad-escape"),
         pytest.param("https://login.example.com:0", "port", id="port-0"),

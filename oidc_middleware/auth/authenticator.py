@@ -7,53 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from oidc_middleware.auth.introspection import Introspection
+from oidc_middleware.auth.issuers import Issuers
 from oidc_middleware.auth.known import Known, KnownTokens
 from oidc_middleware.auth.opaque import OpaqueTokens
 from oidc_middleware.auth.revocation.standing import Standing, at_once
 from oidc_middleware.auth.shared import SharedTokens
+from oidc_middleware.auth.trusted import TrustedIssuer
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import bearer, introspection, verify
-from oidc_middleware.core.claims_mapping import USUAL, ClaimsMapping
+from oidc_middleware.core.foreign import reason_of_opaque
 from oidc_middleware.core.jws import JWS
-from oidc_middleware.core.keys import Key, KeySet
-from oidc_middleware.core.verify import Expected, Unverified
-from oidc_middleware.errors import ClaimError, Malformed
+from oidc_middleware.core.keys import Key
+from oidc_middleware.core.verify import Unverified
+from oidc_middleware.errors import Malformed
 
 _MAX_KNOWN_HEADERS = 256
-
-
-class KeySource(Protocol):
-    """Where the keys of one issuer come from."""
-
-    def peek_keys(self) -> KeySet | None:
-        """Return the keys in memory, None when there are none."""
-
-    async def find_keys(self, kid: str | None, alg: str, tried: tuple[Key, ...]) -> tuple[Key, ...]:
-        """Return the keys that may be meant, none when the issuer has none such; may wait for the issuer.
-
-        `tried` are keys from memory that did not verify the token: perhaps the issuer has newer ones.
-
-        Raises:
-            ProviderError: there are no keys at all and the issuer cannot be asked.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedIssuer:
-    """One issuer whose tokens are accepted: what they must show, where its keys are, and a name for that place.
-
-    With `introspection` the issuer is asked about tokens. `mapping` says where it has scopes and the like.
-    """
-
-    expected: Expected
-    keys: KeySource
-    source: bytes
-    introspection: Introspection | None = None
-    mapping: ClaimsMapping = USUAL
 
 
 class Verified(NamedTuple):
@@ -77,15 +47,16 @@ class Authenticator:
 
     def __init__(
         self,
-        issuers: Mapping[str, TrustedIssuer],
+        issuers: Issuers,
         known: KnownTokens,
         shared: SharedTokens,
         standing: Standing,
         clock: Clock,
     ) -> None:
-        self._issuers = dict(issuers)
+        self._issuers = issuers
         self._opaque = OpaqueTokens(
-            {name: issuer.introspection for name, issuer in issuers.items() if issuer.introspection is not None}
+            {name: issuer.introspection for name, issuer in issuers.items() if issuer.introspection is not None},
+            issuers.foreign,
         )
         self._known = known
         self._shared = shared
@@ -170,7 +141,7 @@ class Authenticator:
         )
 
     async def _verify(self, token: bytes, unverified: Unverified) -> Verified:
-        issuer = self._issuer_of(unverified)
+        issuer = self._issuers.fixed.get(verify.issuer_of(unverified)) or await self._issuers.find(unverified)
         deadline = verify.check(unverified, issuer.expected, self._now())
         jws, claims = unverified
         keys = issuer.keys.peek_keys()
@@ -190,7 +161,7 @@ class Authenticator:
             ProviderError: nobody calls it active, and one does not say.
         """
         name, (payload, until) = await self._opaque.ask(token)
-        issuer = self._issuers[name]
+        issuer = self._issuers.fixed[name]
         assert issuer.introspection is not None  # noqa: S101  it was asked
         needs_audience = issuer.introspection.needs_audience
         claims, deadline = introspection.check(payload, issuer.expected, self._now(), needs_audience=needs_audience)
@@ -227,14 +198,10 @@ class Authenticator:
             token = bearer.credential(value)  # perhaps it is not the token that is malformed, but the header
             if self._opaque.issuers_of(token):
                 return token, None
+            reason = reason_of_opaque(token, self._issuers.foreign)
+            if reason is not None:
+                raise Malformed(reason) from None
             raise
-
-    def _issuer_of(self, token: Unverified) -> TrustedIssuer:
-        """Source: RFC 8725 §3.8 (an exact allow-list; what the token says chooses among it and does nothing else)."""
-        issuer = self._issuers.get(verify.issuer_of(token))
-        if issuer is None:
-            raise ClaimError("iss", "mismatch", "not one of the configured issuers")
-        return issuer
 
     def _remember_header(self, verified: JWS) -> None:
         if verified.encoded_header not in self._known_headers:

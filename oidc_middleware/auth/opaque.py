@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from oidc_middleware.auth.introspection import Answer, Introspection
+from oidc_middleware.core.foreign import Foreign, reason_of_opaque
 from oidc_middleware.core.opaque import is_opaque
 from oidc_middleware.errors import BackendUnavailable, Inactive, ProviderError
 
 
 class OpaqueTokens:
-    """The issuers that are asked about opaque tokens, in the order in which they are configured."""
+    """The issuers that are asked about opaque tokens, in the order in which they are configured.
 
-    def __init__(self, asked: Mapping[str, Introspection]) -> None:
+    Of `foreign` tokens only those are asked whose settings say that their tokens begin so.
+    """
+
+    def __init__(self, asked: Mapping[str, Introspection], foreign: Iterable[Foreign] = ()) -> None:
         self._asked = tuple(asked.items())
+        self._foreign = tuple(foreign)
 
     def issuers_of(self, token: bytes) -> tuple[str, ...]:
         """Return the issuers that may have issued this token: of those whose prefix it has, those with the longest.
@@ -24,6 +29,8 @@ class OpaqueTokens:
             return ()
         fitting = [(name, len(each.prefix)) for name, each in self._asked if token.startswith(each.prefix)]
         longest = max((length for _, length in fitting), default=0)
+        if not longest and reason_of_opaque(token, self._foreign) is not None:
+            return ()
         return tuple(name for name, length in fitting if length == longest)
 
     async def ask(self, token: bytes) -> tuple[str, Answer]:

@@ -39,8 +39,12 @@ async def examine(oidc: OIDC) -> int:
     _print_resource(oidc.settings)
     answers = [await _examine_cache(oidc), await _examine_ledger(oidc), await _examine_journal(oidc)]
     for issuer in oidc.settings.trusted:
-        provider = oidc.providers[issuer.issuer]
-        answers.append(await _examine_issuer(issuer, provider) and await examine_introspection(issuer, provider, oidc))
+        answers += [
+            await _examine_issuer(issuer, provider) and await examine_introspection(issuer, provider, oidc)
+            for provider in _providers(issuer, oidc)
+        ]
+    if oidc.settings.issuer_resolver is not None:
+        print_line("", "issuers", "others are asked of issuer_resolver, when a token of theirs comes")
     return WELL if all(answers) else UNREACHABLE
 
 
@@ -115,9 +119,20 @@ def _counted(number: int) -> str:
     return f"{number} revocation{'' if number == 1 else 's'}"
 
 
+def _providers(issuer: Issuer, oidc: OIDC) -> list[Provider]:
+    """Return what is known of an issuer, or of each tenant that is listed, where they have nothing in common."""
+    template = issuer.template
+    if issuer.issuer in oidc.providers or template is None:
+        return [oidc.providers[issuer.issuer]]
+    found = [provider for name, provider in oidc.providers.items() if template.tenant_of(name) is not None]
+    if not found:
+        print_line("", "issuer", f"{shown(issuer.issuer)}: each tenant is asked when a token of it comes")
+    return found
+
+
 async def _examine_issuer(issuer: Issuer, provider: Provider) -> bool:
     print()
-    print_line("", "issuer", shown(issuer.issuer))
+    print_line("", "issuer", shown(provider.issuer))
     print_line("", "audience", f"{issuer.audience_claim} with {' or '.join(map(shown, issuer.audience))}")
     try:
         if issuer.jwks_uri is None:

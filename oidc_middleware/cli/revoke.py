@@ -121,9 +121,12 @@ def _issuer(arguments: argparse.Namespace, settings: Settings) -> str:
     """Return the issuer of what is to be revoked; any one for a token, which names it itself."""
     names = [issuer.issuer for issuer in settings.trusted]
     issuer: str | None = arguments.token_issuer
-    if issuer is None and (len(names) == 1 or arguments.token_file is not None):
+    if arguments.token_file is not None or (
+        issuer is None and len(names) == 1 and settings.trusted[0].template is None
+    ):
         return names[0]
-    if issuer not in names:
+    templates = [template for each in settings.trusted if (template := each.template) is not None]
+    if issuer is None or (issuer not in names and not any(template.tenant_of(issuer) for template in templates)):
         problem = "is missing, and there are several issuers" if issuer is None else "is not a configured issuer"
         raise ConfigError("--token-issuer", problem, f"Choose from {listed(names)}.")
     return issuer

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oidc_middleware.auth.authenticator import KeySource, TrustedIssuer
+from oidc_middleware.auth.issuers import Issuers
+from oidc_middleware.auth.trusted import KeySource, TrustedIssuer
 from oidc_middleware.cli.terminal import distance, listed, moment, printable, shown, span
-from oidc_middleware.core import base64url, bearer, jws, strict_json, token_type, verify
+from oidc_middleware.core import base64url, bearer, foreign, jws, strict_json, token_type, verify
 from oidc_middleware.core import claims as rules
+from oidc_middleware.core.claim_paths import find
 from oidc_middleware.core.keys import Key
 from oidc_middleware.core.verify import Expected, Unverified
 from oidc_middleware.errors import ClaimError, OIDCError
@@ -45,13 +47,13 @@ class Walk:
         return next((step.error for step in self.steps if step.error is not None), None)
 
 
-async def walk(token: bytes, issuers: Mapping[str, TrustedIssuer], now: float) -> Walk:
+async def walk(token: bytes, issuers: Issuers, now: float) -> Walk:
     """Make every check that can be made; asks the issuer for its keys where the header names one that can be sought."""
     steps = list(_reading(token))
     if steps[-1].error is not None:
         return Walk(tuple(steps))
     unverified = verify.read(token)
-    issuer, trusted = _issuer(unverified, issuers)
+    issuer, trusted = await _issuer(unverified, issuers)
     steps.append(issuer)
     if trusted is None:
         return Walk(tuple(steps), unverified)
@@ -125,18 +127,14 @@ def _names(data: bytes) -> str:
 # Header and claims
 
 
-def _issuer(token: Unverified, issuers: Mapping[str, TrustedIssuer]) -> tuple[Step, TrustedIssuer | None]:
+async def _issuer(token: Unverified, issuers: Issuers) -> tuple[Step, TrustedIssuer | None]:
     """Choose among the issuers. Where there is but one, the other checks are made as if the token were of it."""
-    found, expected = _claim(token, "iss"), _one_of(issuers)
-    only = next(iter(issuers.values())) if len(issuers) == 1 else None
+    fixed = issuers.fixed
+    found, expected = _claim(token, "iss"), _one_of(fixed) or "one of a tenant that is trusted"
     try:
-        trusted = issuers.get(verify.issuer_of(token))
-    except ClaimError as error:
-        return Step("issuer", found, expected, error), only
-    if trusted is None:
-        stranger = ClaimError("iss", "mismatch", "not one of the configured issuers")
-        return Step("issuer", found, expected, stranger), only
-    return Step("issuer", found), trusted
+        return Step("issuer", found), await issuers.find(token)
+    except OIDCError as error:
+        return Step("issuer", found, expected, error), next(iter(fixed.values())) if len(fixed) == 1 else None
 
 
 def _header(token: Unverified, expected: Expected) -> Iterator[Step]:
@@ -154,10 +152,17 @@ def _header(token: Unverified, expected: Expected) -> Iterator[Step]:
     yield Step("other parameters", listed(others), expects, check(others | good))
     kid = {name: value for name, value in header.items() if name == "kid"}
     yield Step("key id", _member(header, "kid"), "text of at most 256 characters", check(kid | good))
+    if expected.foreign:
+        error = _refusal(lambda: foreign.check_header(header, expected.foreign))
+        yield Step("verifiable", "by anybody" if error is None else "by somebody else", "by anybody", error)
 
 
 def _claims(token: Unverified, expected: Expected, now: float) -> Iterator[Step]:
     claims = token.claims
+    if expected.tenant is not None:
+        claim, tenant = expected.tenant
+        error = _refusal(lambda: rules.check_tenant(claims, claim, tenant))
+        yield Step("tenant", f"{claim} {shown(find(claims, claim))}", f"{claim} {shown(tenant)}, as in iss", error)
     identifiers = _members(claims, ("jti", "sid", "client_id", "azp", "appid", "cid"))
     yield Step("identifiers", identifiers, "text in each", _refusal(lambda: rules.check_texts(claims)))
     audience, matched = _audience(token, expected)
@@ -192,7 +197,7 @@ def _kind(token: Unverified, expected: Expected, matched: frozenset[str]) -> Ste
     found = f"typ {_member(header, 'typ')}"
     if expected.token_type == "at+jwt":  # noqa: S105  a token type, no secret
         return Step("token type", found, 'typ "at+jwt"', _refusal(lambda: token_type.check_strict(header)))
-    error = _refusal(lambda: token_type.check_auto(header, claims, matched, expected.client_ids))
+    error = _refusal(lambda: token_type.check_auto(header, claims, matched, expected.client_ids, expected.waived))
     if isinstance(error, ClaimError) and error.claim in claims:
         found += f", {error.claim} {_claim(token, error.claim)}"
     return Step("token type", found, "an access token", error)

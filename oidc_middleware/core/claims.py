@@ -43,6 +43,20 @@ def check_issuer(claims: Claims, issuer: str) -> None:
         raise ClaimError("iss", "mismatch")
 
 
+def check_tenant(claims: Claims, path: str, tenant: str) -> None:
+    """Check that a token of one of many tenants says itself that it is of the tenant that its `iss` names.
+
+    Source: RFC 8725 §3.8; Entra ID's documentation of `tid`.
+    """
+    found = find(claims, path)
+    if found is None:
+        raise ClaimError(path, "missing")
+    if type(found) is not str:
+        raise ClaimError(path, "invalid")
+    if found != tenant:
+        raise ClaimError(path, "mismatch", "not the tenant that iss names")
+
+
 def check_audience(claims: Claims, name: str, audiences: frozenset[str]) -> frozenset[str]:
     """Return which of `audiences` the claim `name` holds, at least one.
 

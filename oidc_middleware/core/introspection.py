@@ -54,7 +54,7 @@ def check(payload: bytes, expected: Expected, now: float, *, needs_audience: boo
     matched: frozenset[str] = frozenset()
     if needs_audience or expected.audience_claim in claims:
         matched = rules.check_audience(claims, expected.audience_claim, expected.audiences)
-    token_type.check_introspected(claims, matched, expected.client_ids)
+    token_type.check_introspected(claims, matched, expected.client_ids, expected.waived)
     deadline = _check_lifetime(claims, expected, now)
     _check_subject(claims)
     rules.check_unbound(claims)

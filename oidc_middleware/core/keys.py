@@ -46,12 +46,16 @@ _RSA_EXPONENTS = range(3, 1 << 32, 2)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One public key. `algorithms` are those that it may be used with; `thumbprint` is RFC 7638's SHA-256."""
+    """One public key. `algorithms` are those that it may be used with; `thumbprint` is RFC 7638's SHA-256.
+
+    `issuer` is whose tokens it signs, where the document says so: Entra ID's, which all tenants share, does.
+    """
 
     kid: str | None
     algorithms: frozenset[str]
     thumbprint: bytes
     public_key: Any = field(repr=False, compare=False)
+    issuer: str | None = None
 
 
 class KeySet:
@@ -61,7 +65,7 @@ class KeySet:
     should be told. Neither text holds anything of a key.
     """
 
-    __slots__ = ("_candidates", "document", "keys", "skipped", "warnings")
+    __slots__ = ("_by_issuer", "_candidates", "document", "keys", "skipped", "warnings")
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class KeySet:
         self.skipped: tuple[str, ...] = tuple(skipped)
         self.warnings: tuple[str, ...] = tuple(warnings)
         self._candidates = _index(self.keys)
+        self._by_issuer: dict[frozenset[str], KeySet] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -91,6 +96,18 @@ class KeySet:
         Source: RFC 7515 §4.1.4, §6; RFC 7517 §4.5 (a `kid` need not be unique across key types).
         """
         return self._candidates.get((kid, alg), ())
+
+    def of_issuer(self, names: frozenset[str]) -> KeySet:
+        """Return the keys without those that the document gives to another issuer than one called by `names`."""
+        given = frozenset(key.issuer for key in self.keys if key.issuer is not None)
+        if given <= names:
+            return self
+        named = given & names  # as many different sets at most as the document names issuers, and one
+        subset = self._by_issuer.get(named)
+        if subset is None:
+            keys = (key for key in self.keys if key.issuer is None or key.issuer in named)
+            subset = self._by_issuer[named] = KeySet(keys, self.document, self.skipped, self.warnings)
+        return subset
 
 
 def parse_jwks(document: bytes, algorithms: frozenset[str]) -> KeySet:
@@ -138,8 +155,11 @@ def parse_jwk(jwk: object, algorithms: frozenset[str]) -> Key:
     kid = jwk.get("kid")
     if kid is not None and type(kid) is not str:
         raise ValueError("kid is not a string")
+    issuer = jwk.get("issuer")
+    if issuer is not None and type(issuer) is not str:
+        raise ValueError("issuer is not a string")
     members = _public_members(jwk)
-    return Key(kid, allowed, _thumbprint(members), _load(members, next(iter(allowed))))
+    return Key(kid, allowed, _thumbprint(members), _load(members, next(iter(allowed))), issuer)
 
 
 def _suitable(jwk: Mapping[str, Any]) -> frozenset[str]:

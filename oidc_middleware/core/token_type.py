@@ -34,11 +34,15 @@ def check_auto(
     claims: Claims,
     matched: frozenset[str],
     client_ids: frozenset[str],
+    waived: frozenset[str] = frozenset(),
 ) -> None:
     """Check that nothing says the token is something else; `matched` are the accepted audiences that it names.
 
     A header `at+jwt` says it all. `JWT` or none is what most issuers send: then the payload must not look like
     another kind of token. And where the audience is a client, as in every ID token, it must look like an access token.
+
+    `waived` are claims of ID tokens that this issuer puts into access tokens too. They are passed where the payload
+    says `typ: Bearer`, which stands in no other token of it: Keycloak did so with `nonce` before version 24.
 
     Raises:
         ClaimError: typ, or the claim that gives it away.
@@ -50,12 +54,14 @@ def check_auto(
         return
     if typ is not None and typ != "jwt":
         raise ClaimError("typ", "mismatch")
-    _refuse_other_kinds(claims)
+    _refuse_other_kinds(claims, waived)
     if not _looks_like_access(claims):
         _refuse_clients(claims, matched, client_ids)
 
 
-def check_introspected(claims: Claims, matched: frozenset[str], client_ids: frozenset[str]) -> None:
+def check_introspected(
+    claims: Claims, matched: frozenset[str], client_ids: frozenset[str], waived: frozenset[str] = frozenset()
+) -> None:
     """Check that an issuer's answer is about an access token: it may be asked about others, refresh tokens too.
 
     The rules are those of `check_auto`. `token_type` says how the token is used; one that is to be used in another way
@@ -68,7 +74,7 @@ def check_introspected(claims: Claims, matched: frozenset[str], client_ids: froz
     """
     if claims.get("token_use") == "access_token":  # as Ory Hydra answers
         claims = {**claims, "token_use": "access"}
-    _refuse_other_kinds(claims)
+    _refuse_other_kinds(claims, waived)
     if "token_type" in claims:
         used_as = claims["token_type"]
         if type(used_as) is not str:
@@ -88,14 +94,14 @@ def _header_type(header: dict[str, Any]) -> str | None:
     return typ.lower()
 
 
-def _refuse_other_kinds(claims: Claims) -> None:
+def _refuse_other_kinds(claims: Claims, waived: frozenset[str]) -> None:
     kind = claims.get("typ")
     if type(kind) is str and kind in _OTHER_KINDS:
         raise ClaimError("typ", "mismatch", "the payload says that it is another kind of token")
     if claims.get("token_use", "access") != "access":
         raise ClaimError("token_use", "mismatch")
     for name in _TELLTALES:
-        if name in claims:
+        if name in claims and not (name in waived and kind == "Bearer"):
             raise ClaimError(name, "invalid", "an access token does not have it")
 
 

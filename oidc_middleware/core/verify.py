@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from oidc_middleware.core import claims as rules
 from oidc_middleware.core import jws, signature, strict_json, token_type
+from oidc_middleware.core.foreign import Foreign
+from oidc_middleware.core.foreign import check_header as check_foreign
 from oidc_middleware.core.jws import JWS
 from oidc_middleware.core.keys import Key
 from oidc_middleware.errors import BadSignature, ClaimError, Malformed, UnknownKey
@@ -23,7 +25,9 @@ class Expected:
     """What the tokens of one issuer must show.
 
     `audience_claim` is the claim that names the audience, `client_ids` are our own clients there (see `token_type`),
-    `leeway` and `max_token_life` are in seconds.
+    `leeway` and `max_token_life` are in seconds. `tenant` is a claim and what it must be, where the issuer is one of
+    many tenants; `waived` are claims that access tokens of this issuer may have though ID tokens have them (see
+    `token_type`); `foreign` are kinds of its tokens that nobody can verify here.
     """
 
     issuer: str
@@ -34,6 +38,9 @@ class Expected:
     client_ids: frozenset[str]
     leeway: float
     max_token_life: float
+    tenant: tuple[str, str] | None = None
+    waived: frozenset[str] = frozenset()
+    foreign: tuple[Foreign, ...] = ()
 
 
 class Unverified(NamedTuple):
@@ -80,13 +87,17 @@ def check(token: Unverified, expected: Expected, now: float) -> float:
     """
     header, claims = token.jws.header, token.claims
     jws.check_header(header, expected.algorithms)
+    if expected.foreign:
+        check_foreign(header, expected.foreign)
     rules.check_issuer(claims, expected.issuer)
+    if expected.tenant is not None:
+        rules.check_tenant(claims, *expected.tenant)
     rules.check_texts(claims)
     matched = rules.check_audience(claims, expected.audience_claim, expected.audiences)
     if expected.token_type == "at+jwt":  # noqa: S105  a token type, no secret
         token_type.check_strict(header)
     else:
-        token_type.check_auto(header, claims, matched, expected.client_ids)
+        token_type.check_auto(header, claims, matched, expected.client_ids, expected.waived)
     deadline = rules.check_lifetime(claims, now, expected.leeway, expected.max_token_life)
     rules.check_subject(claims)
     rules.check_unbound(claims)

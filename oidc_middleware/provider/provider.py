@@ -41,6 +41,7 @@ class Provider:
     used instead of those that the metadata name. All were written by the operator, so their hosts may lie in the
     private network. `algorithms` bounds which keys are of use.
     `on_keys_removed` is called when a key is no longer published, so that whatever it has signed can be forgotten.
+    `issuer` may be the template of many tenants' issuers, who then have their metadata and keys in common.
 
     Works from one event loop after another, and without `start`, which only makes it load and refresh unasked.
 
@@ -69,8 +70,10 @@ class Provider:
         self._http = http
         self._monotonic = clock.monotonic
         self._on_keys_removed = on_keys_removed
-        self._discovery_urls = well_known_urls(issuer) if discovery_url is None else (discovery_url,)
-        configured = (issuer, *self._discovery_urls, *([] if jwks_uri is None else [jwks_uri]), *endpoints.values())
+        self._discovery_urls = _discovery_urls(issuer, discovery_url, jwks_uri)
+        # What stands before the placeholder of a template has the host.
+        named = (*self._discovery_urls, *([] if jwks_uri is None else [jwks_uri]), *endpoints.values())
+        configured = (issuer.partition("{")[0], *named)
         self._own_hosts = frozenset(parse_url(url).host for url in configured)
         self._next_look = -math.inf
         self._looks = 0
@@ -116,6 +119,15 @@ class Provider:
             await self._keys.renew()
             found = (await self._keys.get()).find(kid, alg)
         return found
+
+    async def load(self) -> None:
+        """Wait until there are keys that may be used.
+
+        Raises:
+            ProviderError: the issuer gives none.
+            BackendUnavailable: the service stops.
+        """
+        await self._keys.get()
 
     async def metadata(self) -> Metadata:
         """Return what the issuer says about itself.
@@ -256,3 +268,11 @@ class Provider:
         if old is not None and lost_trust(old, new):
             _log.info("keys of %s: one is no longer published", self.issuer)
             self._on_keys_removed()
+
+
+def _discovery_urls(issuer: str, discovery_url: str | None, jwks_uri: str | None) -> tuple[str, ...]:
+    if discovery_url is not None:
+        return (discovery_url,)
+    if jwks_uri is not None and "{" in issuer:
+        return (jwks_uri,)  # a template has no document of its own, and what the operator named is all there is
+    return well_known_urls(issuer)

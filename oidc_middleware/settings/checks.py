@@ -11,6 +11,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -262,8 +263,20 @@ def expand_scopes(value: object) -> Expand:
     return value
 
 
+def issuer_resolver(value: object) -> Callable[..., object]:
+    """Check for a function that has to be awaited."""
+    cure = "Pass async def issuer_resolver(iss): ... that returns an Issuer(...) or None."
+    if not callable(value):
+        raise Problem(f"must be a function, not {type(value).__name__}", cure)
+    if not is_async(value):
+        raise Problem("must be asynchronous", cure)
+    return value
+
+
 def is_async(function: Callable[..., object]) -> bool:
     """Tell whether what `function` returns has to be awaited."""
+    while isinstance(function, partial):
+        function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 

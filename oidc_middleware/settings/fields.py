@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
@@ -21,6 +21,15 @@ Issuers = Annotated[
     Field(
         description="Several issuers: a list of `Issuer(...)`, in a variable a JSON array of objects. Each has its own "
         "`audience`, `algorithms`, keys and so on; `issuer`, `audience` and those are then left out here."
+    ),
+]
+IssuerResolver = Annotated[
+    Callable[[str], Awaitable[Issuer | None]] | None,
+    Read(never),
+    PlainValidator(checks.optional(checks.issuer_resolver)),
+    Field(
+        description="`async issuer_resolver(iss) -> Issuer | None` finds issuers that are unknown at start: it must "
+        "look them up, for `iss` is what a client sent. A keyword only. See [tenants](tenants.md)."
     ),
 ]
 Leeway = Annotated[

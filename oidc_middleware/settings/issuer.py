@@ -7,10 +7,14 @@ from typing import ClassVar, NoReturn, Unpack
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oidc_middleware.core.claims_mapping import USUAL
-from oidc_middleware.settings import issuer_fields
+from oidc_middleware.core.issuer_template import IssuerTemplate, parse_template
+from oidc_middleware.settings import issuer_fields, presets
 from oidc_middleware.settings.keywords import IssuerKeywords
 from oidc_middleware.settings.report import config_error, refuse_change
 from oidc_middleware.settings.unknown import unknown_name
+
+ANY_TENANT = "*"
+USUAL_TENANT_CLAIM = "tid"
 
 
 class Issuer(BaseModel):
@@ -24,6 +28,8 @@ class Issuer(BaseModel):
 
     issuer: issuer_fields.Issuer
     audience: issuer_fields.Audience
+    preset: issuer_fields.Preset = None
+    tenants: issuer_fields.Tenants = ()
     audience_claim: issuer_fields.AudienceClaim = "aud"
     algorithms: issuer_fields.Algorithms = issuer_fields.ALL_ALGORITHMS
     token_type: issuer_fields.TokenType = "auto"  # noqa: S105  a token type, no secret
@@ -51,7 +57,7 @@ class Issuer(BaseModel):
             if name not in names:
                 raise unknown_name(name, names)
         try:
-            super().__init__(**keywords)
+            super().__init__(**presets.completed(keywords))
         except ValidationError as error:
             refused = config_error(error)
         else:
@@ -62,6 +68,31 @@ class Issuer(BaseModel):
     def introspects(self) -> bool:
         """Whether it is asked about tokens: our client can say who it is, and nobody forbids it."""
         return self.introspection != "never" and (self.client_secret or self.client_key_file) is not None
+
+    @property
+    def template(self) -> IssuerTemplate | None:
+        """The parts of `issuer`, where it is the template of many tenants' issuers."""
+        return parse_template(self.issuer)
+
+    @property
+    def common_metadata(self) -> str | None:
+        """Where the metadata are that all tenants of a template share; None: each tenant has its own."""
+        shared = presets.preset_of(self.preset).shared_tenant
+        if self.discovery_url is not None or self.template is None or shared is None or self.jwks_uri is not None:
+            return self.discovery_url
+        return f"{self.template.fill(shared)}/.well-known/openid-configuration"
+
+    @property
+    def tenant_path(self) -> str | None:
+        """The claim that names the tenant: of a template's tokens it must name the one that is in `iss`."""
+        return USUAL_TENANT_CLAIM if self.tenant_claim is None and self.template is not None else self.tenant_claim
+
+    def of_tenant(self, tenant: str) -> Issuer:
+        """Return the issuer of one tenant of a template, with all else that holds for the template."""
+        template = self.template
+        assert template is not None  # noqa: S101  asked of templates only
+        changes = {"issuer": template.fill(tenant), "tenants": (), "tenant_claim": self.tenant_path}
+        return self.model_copy(update=changes)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         refuse_change(name)

@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, SecretStr
 
 from oidc_middleware.core.signature import ALGORITHMS
 from oidc_middleware.settings import checks, urls
+from oidc_middleware.settings.presets import PRESETS
 from oidc_middleware.settings.words import Read, listed
 
 ALL_ALGORITHMS = tuple(ALGORITHMS)
@@ -25,6 +26,23 @@ Audience = Annotated[
     Field(
         description="What tokens for this API carry in `aud`; one of several is enough. Tokens for anybody else are "
         "refused."
+    ),
+]
+Preset = Annotated[
+    Literal["keycloak", "entra", "auth0", "okta", "google", "cognito"] | None,
+    PlainValidator(checks.optional(checks.one_of(*PRESETS))),
+    Field(
+        description="What is known of the tokens of `keycloak`, `entra`, `auth0`, `okta`, `google` or `cognito` stands "
+        "in for settings that are not given. See [tenants and presets](tenants.md)."
+    ),
+]
+Tenants = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.texts),
+    Field(
+        description="Where `issuer` is a template, with `{tenantid}` (a GUID) or `{tenant}` for the tenant: the "
+        "tenants whose tokens are accepted, or `*` for all of them."
     ),
 ]
 AudienceClaim = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
 from pydantic import SecretStr
@@ -14,6 +14,8 @@ from oidc_middleware.core.policy import Rule
 class IssuerOptions(TypedDict, total=False):
     """What `Issuer(...)` may have."""
 
+    preset: Literal["keycloak", "entra", "auth0", "okta", "google", "cognito"] | None
+    tenants: str | Iterable[str]
     audience_claim: str
     algorithms: str | Iterable[str]
     token_type: Literal["auto", "at+jwt"]
@@ -52,6 +54,7 @@ class SettingsKeywords(IssuerOptions, total=False):
     issuer: str | None
     audience: str | Iterable[str]
     issuers: Iterable[Any]
+    issuer_resolver: Callable[[str], Awaitable[Any]] | None
     leeway: float
     max_token_life: float
     expand_scopes: Mapping[str, str | Iterable[str]] | Callable[[frozenset[str]], Iterable[str]] | None

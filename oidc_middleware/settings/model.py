@@ -15,11 +15,12 @@ from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.core.protected_resource import ResourceMetadata
 from oidc_middleware.errors import ConfigError
-from oidc_middleware.settings import client, fields, issuer_fields, sources, together
+from oidc_middleware.settings import client, fields, issuer_fields, sources, tenants, together
 from oidc_middleware.settings.cache import USUAL_NAMESPACE, check_secret
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.journal import STATE_DIRECTORY
 from oidc_middleware.settings.keywords import SettingsKeywords
+from oidc_middleware.settings.presets import completed
 from oidc_middleware.settings.report import config_error, refuse_change
 from oidc_middleware.settings.unknown import unknown_name
 
@@ -44,6 +45,9 @@ class Settings(BaseSettings):
     issuer: issuer_fields.IssuerOrNone = None
     audience: issuer_fields.Audience = ()
     issuers: fields.Issuers = ()
+    issuer_resolver: fields.IssuerResolver = None
+    preset: issuer_fields.Preset = None
+    tenants: issuer_fields.Tenants = ()
     audience_claim: issuer_fields.AudienceClaim = "aud"
     algorithms: issuer_fields.Algorithms = issuer_fields.ALL_ALGORITHMS
     token_type: issuer_fields.TokenType = "auto"  # noqa: S105  a token type, no secret
@@ -109,10 +113,13 @@ class Settings(BaseSettings):
 
     @cached_property
     def trusted(self) -> tuple[Issuer, ...]:
-        """The issuers whose tokens are accepted, one or several."""
+        """The issuers whose tokens are accepted, with what their presets say; none where there is only a resolver."""
         if self.issuers:
             return self.issuers
-        return (Issuer.model_construct(**{name: getattr(self, name) for name in Issuer.model_fields}),)
+        if self.issuer is None:
+            return ()
+        given = {name: value for name, value in self._given().items() if name in Issuer.model_fields}
+        return (Issuer.model_construct(**completed(given)),)
 
     @cached_property
     def endpoints(self) -> Mapping[str, tuple[str, ...] | None]:
@@ -154,6 +161,18 @@ class Settings(BaseSettings):
             well_known=dict.fromkeys(metadata.paths, "resource_metadata") if metadata is not None else {},
         )
 
+    def check_issuers(self, trusted: tuple[Issuer, ...]) -> None:
+        """Check issuers, those of these settings or others, against each other and against these settings.
+
+        Raises:
+            ConfigError: one of them cannot work.
+        """
+        together.check_transport(trusted, allow_http=self.allow_http)
+        client.check_clients(trusted)
+        tenants.check_presets(trusted)
+        tenants.check_tenants(trusted)
+        together.check_rule_audiences(self.rules, trusted)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -190,9 +209,7 @@ class Settings(BaseSettings):
 
     def _check_together(self) -> None:
         together.check_one_or_many(self._given())
-        together.check_transport(self.trusted, allow_http=self.allow_http)
-        client.check_clients(self.trusted)
-        together.check_rule_audiences(self.rules, self.trusted)
+        self.check_issuers(self.trusted)
         check_secret(self.cache, self.secret)
         try:
             _ = self.policy

@@ -16,11 +16,14 @@ _URL_FIELDS = ("issuer", "discovery_url", "jwks_uri", "introspection_endpoint")
 
 
 def check_one_or_many(given: Collection[str]) -> None:
-    """Check that there is one issuer or a list of them; `given` are the names of the settings that came.
+    """Check that there is one issuer, a list of them or a resolver; `given` are the names of the settings that came.
 
     Raises:
         ConfigError: issuer or audience is missing, or stands beside issuers, where nothing would read it.
     """
+    of_one = [name for name in Issuer.model_fields if name in given]
+    if "issuer_resolver" in given and not of_one:
+        return
     if "issuers" not in given:
         wrong = [
             ConfigError(name, "is missing", f"Pass {name}=... or set OIDC_{name.upper()}.")
@@ -30,8 +33,7 @@ def check_one_or_many(given: Collection[str]) -> None:
     else:
         wrong = [
             ConfigError(name, "is set beside issuers", "Each Issuer(...) has its own: move it there.")
-            for name in Issuer.model_fields
-            if name in given
+            for name in of_one
         ]
     if wrong:
         raise combined(wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from oidc_middleware.core.addresses import MAX_URL_LENGTH, is_loopback, parse_url
+from oidc_middleware.core.issuer_template import parse_template
 from oidc_middleware.settings.problem import Problem
 
 _DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
@@ -15,11 +16,22 @@ _FORM = "Write it as https://host or https://host/path."
 def issuer(value: object) -> str:
     """Check an issuer identifier and return it unchanged: tokens must carry exactly this text.
 
+    It may be a template (see `core.issuer_template`).
+
     Raises:
-        Problem: no URL, or one with a query, a fragment, a user, white space or letters beyond ASCII.
+        Problem: no URL, or one with a query, a fragment, a user, white space or letters beyond ASCII; or braces that
+            make no template.
 
     Source: OpenID Connect Discovery §2 and §7.1, RFC 8414 §2.
     """
+    try:
+        template = parse_template(value) if isinstance(value, str) else None
+    except ValueError as error:
+        cure = "Write it as https://host/{tenantid}/path. For tenants in the host name use issuers or issuer_resolver."
+        raise Problem(f"is {error}", cure) from None
+    if template is not None:
+        issuer(template.fill("tenant"))
+        return str(value)
     url = endpoint(value)
     if "?" in url:
         raise Problem("has a query", "An issuer is https, a host and perhaps a path (RFC 8414 section 2).")
@@ -74,8 +86,8 @@ def resource(value: object) -> str:
 
 
 def may_stay_plain(url: str) -> bool:
-    """Tell whether a checked URL needs no permission: it is https, or http to this very machine."""
-    return url.startswith("https://") or is_loopback(parse_url(url).host)
+    """Tell whether a checked URL, or a template, needs no permission: it is https, or http to this very machine."""
+    return url.startswith("https://") or is_loopback(parse_url(url.partition("{")[0]).host)
 
 
 def _check_characters(value: str) -> None:

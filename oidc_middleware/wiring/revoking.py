@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from oidc_middleware.auth.generation import Generation
+from oidc_middleware.auth.issuers import Issuers
 from oidc_middleware.auth.revocation.keeper import Keeper
 from oidc_middleware.auth.revocation.names import Names
 from oidc_middleware.auth.revocation.standing import Standing
@@ -30,6 +31,8 @@ class Revoking:
         generation: Generation,
         random: Callable[[], float],
         begin: Callable[[], Awaitable[None]],
+        *,
+        issuers: Issuers,
     ) -> None:
         keys = ledger_keys(settings)
         ledger = Ledger(keys, leeway=settings.leeway)
@@ -45,9 +48,13 @@ class Revoking:
             max_staleness=settings.max_staleness,
             begin=begin,
         )
-        issuers = [issuer.issuer for issuer in settings.trusted]
         self.names: Names = Names(
-            keys, issuers, leeway=settings.leeway, max_token_life=settings.max_token_life, clock=clock
+            keys,
+            issuers.fixed,
+            leeway=settings.leeway,
+            max_token_life=settings.max_token_life,
+            clock=clock,
+            may_know=issuers.may_know,
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self, Unpack
 
-from oidc_middleware.auth.authenticator import Authenticator, TrustedIssuer
+from oidc_middleware.auth.authenticator import Authenticator
 from oidc_middleware.auth.generation import Generation
+from oidc_middleware.auth.issuers import Issuers
 from oidc_middleware.auth.known import KnownTokens
 from oidc_middleware.auth.revocation.mirror import Mirror
 from oidc_middleware.auth.revocation.revocations import Revocations
@@ -17,13 +18,12 @@ from oidc_middleware.auth.revocation.revoke import Revoke
 from oidc_middleware.auth.shared import SharedTokens, codec
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock, SystemClock
-from oidc_middleware.core.claims_mapping import ClaimsMapping
-from oidc_middleware.core.verify import Expected
 from oidc_middleware.errors import ConfigError
-from oidc_middleware.provider import HTTPDoor, Provider
-from oidc_middleware.settings import Issuer, Settings
+from oidc_middleware.provider import Provider
+from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
-from oidc_middleware.wiring.introspecting import CODEC, configured_endpoints, open_introspection, open_introspector
+from oidc_middleware.wiring.introspecting import CODEC
+from oidc_middleware.wiring.issuers import ServiceIssuers
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.store import open_backend
 
@@ -59,21 +59,26 @@ class OIDC:
         self._generation = Generation()
         backend = open_backend(self.settings, self.clock)
         self.caches: Caches = Caches(self.clock, backend, {"token": codec(self._generation), "introspection": CODEC})
-        trusted = self.settings.trusted
-        self.providers: Mapping[str, Provider] = MappingProxyType(
-            {issuer.issuer: self._provider(issuer, transport) for issuer in trusted}
+        self._issuers = ServiceIssuers(
+            self.settings,
+            self.caches,
+            self.clock,
+            self._random,
+            on_keys_removed=self._generation.withdraw_keys,
+            transport=transport,
         )
-        """The metadata and keys of each issuer."""
-        self._introspectors = {
-            issuer.issuer: introspector
-            for issuer in trusted
-            if (introspector := open_introspector(issuer, self.providers[issuer.issuer], self.clock)) is not None
-        }
-        self.issuers: Mapping[str, TrustedIssuer] = MappingProxyType(
-            {issuer.issuer: self._trust(issuer) for issuer in trusted}
+        self.providers: Mapping[str, Provider] = self._issuers.providers
+        """The metadata and keys of each issuer that the settings name."""
+        self.issuers: Issuers = self._issuers.trusted
+        """What the tokens of each issuer that the settings name must show, and where its keys come from."""
+        revoking = Revoking(
+            self.settings,
+            self.clock,
+            self._generation,
+            self._random.random,
+            self._start_if_needed,
+            issuers=self.issuers,
         )
-        """What the tokens of each issuer must show, and where its keys come from."""
-        revoking = Revoking(self.settings, self.clock, self._generation, self._random.random, self._start_if_needed)
         self._keeper = revoking.keeper
         self.mirror: Mirror = revoking.keeper.mirror
         """The ledger of revocations, and who is told of its changes."""
@@ -90,48 +95,6 @@ class OIDC:
         """Tells what is revoked."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-
-    def _provider(self, issuer: Issuer, transport: Any) -> Provider:
-        return Provider(
-            issuer.issuer,
-            discovery_url=issuer.discovery_url,
-            jwks_uri=issuer.jwks_uri,
-            endpoints=configured_endpoints(issuer),
-            algorithms=frozenset(issuer.algorithms),
-            http=HTTPDoor(ca_file=issuer.ca_file, allow_http=self.settings.allow_http, transport=transport),
-            caches=self.caches,
-            clock=self.clock,
-            random=self._random,
-            on_keys_removed=self._generation.withdraw_keys,
-        )
-
-    def _trust(self, issuer: Issuer) -> TrustedIssuer:
-        expected = Expected(
-            issuer=issuer.issuer,
-            audiences=frozenset(issuer.audience),
-            audience_claim=issuer.audience_claim,
-            algorithms=frozenset(issuer.algorithms),
-            token_type=issuer.token_type,
-            client_ids=frozenset({issuer.client_id} if issuer.client_id else ()),
-            leeway=self.settings.leeway,
-            max_token_life=self.settings.max_token_life,
-        )
-        provider = self.providers[issuer.issuer]
-        introspector = self._introspectors.get(issuer.issuer)
-        if introspector is None:
-            return TrustedIssuer(expected, provider, provider.source, mapping=self._mapping(issuer))
-        introspection = open_introspection(issuer, provider, introspector, self.caches, self.clock)
-        return TrustedIssuer(expected, provider, provider.source, introspection, self._mapping(issuer))
-
-    def _mapping(self, issuer: Issuer) -> ClaimsMapping:
-        return ClaimsMapping(
-            scopes=issuer.scope_claims,
-            roles=issuer.role_claims,
-            groups=issuer.group_claims,
-            tenant=issuer.tenant_claim,
-            name=issuer.name_claims,
-            expand=self.settings.expand_scopes,
-        )
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> OIDC:
@@ -164,7 +127,7 @@ class OIDC:
     @property
     def ready(self) -> bool:
         """Whether every issuer's keys are in memory, and the ledger of revocations was loaded once."""
-        return self._keeper.is_loaded and all(provider.ready for provider in self.providers.values())
+        return self._keeper.is_loaded and self._issuers.ready
 
     async def start(self) -> None:
         """Begin to load and to refresh metadata and keys in the background. Needs no issuer to be reachable.
@@ -184,8 +147,7 @@ class OIDC:
     def _begin(self) -> None:
         self.caches.start()
         self._keeper.start()
-        for provider in self.providers.values():
-            provider.start()
+        self._issuers.start()
 
     async def _start_if_needed(self) -> None:
         if not self.started:
@@ -210,9 +172,7 @@ class OIDC:
             await asyncio.shield(self._end())
 
     async def _end(self) -> None:
-        asked = [issuer.introspection for issuer in self.issuers.values() if issuer.introspection is not None]
-        await asyncio.gather(*(introspection.stop() for introspection in asked))
-        await asyncio.gather(*(provider.stop() for provider in self.providers.values()))
+        await self._issuers.stop()
         await self._keeper.stop()
         await self.caches.suspend()
         if self._users > 0:  # started again meanwhile; what that start began may have been ended with the rest
@@ -234,14 +194,8 @@ class OIDC:
             "revocations": self._keeper.stats(),
             "caches": self.caches.stats(),
             "shared_cache": self.caches.shared_stats(),
-            "issuers": {name: self._issuer_stats(name) for name in self.providers},
+            **self._issuers.stats(),
         }
-
-    def _issuer_stats(self, name: str) -> dict[str, Any]:
-        stats, introspector = self.providers[name].stats(), self._introspectors.get(name)
-        if introspector is not None:
-            stats |= {"introspections": introspector.calls, "introspection_failures": introspector.failures}
-        return stats
 
 
 def _checked(settings: object) -> Settings:

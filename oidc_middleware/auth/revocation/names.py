@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import opaque
@@ -15,18 +15,28 @@ from oidc_middleware.core.principal import Principal
 class Names:
     """The issuers that there are, and how long their tokens can be accepted (seconds).
 
+    `may_know` tells of an issuer that is none of these whether its tokens may be accepted all the same.
+
     A cut-off is kept for twice `max_token_life`: a token that does not say when it was issued may have been before it,
     and be accepted that much later.
     """
 
     def __init__(
-        self, keys: LedgerKeys, issuers: Collection[str], *, leeway: float, max_token_life: float, clock: Clock
+        self,
+        keys: LedgerKeys,
+        issuers: Collection[str],
+        *,
+        leeway: float,
+        max_token_life: float,
+        clock: Clock,
+        may_know: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.keys = keys
         self.leeway = leeway
         self.life: float = 2 * max_token_life
         self._longest = max_token_life + leeway
         self._issuers = tuple(issuers)
+        self._may_know = may_know
         self._now = clock.now
 
     def issuer(self, issuer: str | None) -> str:
@@ -39,7 +49,7 @@ class Names:
             return self._issuers[0]
         if issuer is None:
             raise ValueError("there are several issuers: name one with issuer=")
-        if issuer not in self._issuers:
+        if issuer not in self._issuers and not self._may_know(issuer):
             raise ValueError(f"{issuer!r} is not a configured issuer")
         return issuer
 
