@@ -118,6 +118,35 @@ def test_rfc_7662_tokens_are_opaque(token: str) -> None:
     assert is_opaque(token.encode())
 
 
+# RFC 6750
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "challenge"),
+    [
+        pytest.param({"headers": [(b"authorization", b"Bearer mF_9.B5f-4.1JqM")]}, 200, None, id="2.1"),
+        pytest.param(
+            {
+                "method": "POST",
+                "headers": [(b"content-type", b"application/x-www-form-urlencoded")],
+                "body": b"access_token=mF_9.B5f-4.1JqM",
+            },
+            401,
+            'Bearer realm="example"',
+            id="2.2",
+        ),
+        pytest.param({"query": b"access_token=mF_9.B5f-4.1JqM"}, 401, 'Bearer realm="example"', id="2.3"),
+        pytest.param({}, 401, 'Bearer realm="example"', id="3"),
+    ],
+)
+async def test_rfc_6750_examples(request_: dict[str, Any], status: int, challenge: str | None) -> None:
+    """A token in the header is one; in a body or a query it is nothing (§2.2, §2.3: not to be used)."""
+    client = {"client_id": "s6BhdRkqt3", "client_secret": "gX1fBat3bV"}
+    _, door = door_of_7662(INTROSPECTED, ISSUED + 1, realm="example", **client)
+    answer = await door.ask("/resource", **request_)
+    assert (answer.status, answer.challenge) == (status, challenge)
+
+
 # RFC 9068 §2.2, figures 2 and 3
 
 AS, RS = "https://authorization-server.example.com/", "https://rs.example.com/"
