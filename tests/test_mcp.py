@@ -457,6 +457,15 @@ def test_pieces_are_put_together(client: TestClient, issuer: FakeIssuer) -> None
     assert text_of(answer) == "erased " + "x" * 100
 
 
+def test_it_stands_behind_the_door() -> None:
+    app = ToolScopes(make_server().streamable_http_app(host="127.0.0.1"), {"erase": "a"})
+    with (
+        TestClient(app, base_url="http://127.0.0.1:8000") as client,
+        pytest.raises(LookupError, match="OIDCMiddleware"),
+    ):
+        post(client, call("erase"))
+
+
 def test_scopes_are_checked() -> None:
     with pytest.raises(ValueError, match="scopes holds"):
         ToolScopes(make_server().streamable_http_app(), {"erase": "a b"})

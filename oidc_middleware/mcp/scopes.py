@@ -36,6 +36,7 @@ class ToolScopes:
 
     Raises:
         ValueError: a scope is none.
+        LookupError: with the first message that needs a scope, where no `OIDCMiddleware` stands in front.
 
     Source: MCP 2026-07-28, Authorization, Scope Challenge Handling; RFC 6750 §3.1.
     """
@@ -71,13 +72,14 @@ class ToolScopes:
             return
         needed = self._needed(message)
         if needed:
+            refusal = refusal_of(scope)
             asked = (*scopes_asked(scope), *needed)
             try:
                 if not scope["user"].is_authenticated:
                     raise MissingToken("no credentials, and a message that needs scopes")
                 Requirement(needed).check(scope["user"], "an MCP message", asked)
             except OIDCError as error:
-                await refusal_of(scope).answer(scope, receive, send, error, asked)
+                await refusal.answer(scope, receive, send, error, asked)
                 return
         await self.app(scope, _replay(body, receive), send)
 
