@@ -5,73 +5,21 @@ It finds the issuer by itself, logs in, and comes back with more scope when a to
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import pytest
-from mcp.client.auth import OAuthClientProvider
-from mcp.client.client import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.shared.auth import OAuthToken
 
 from oidc_middleware.testing import FakeIssuer
 from oidc_middleware.testing.server import bind, serving
 
+from mcp_kit import CALLBACK, SECONDS, LogIn, Storage, User, client_named, connected, example, value_of
+
 pytestmark = pytest.mark.anyio
-
-EXAMPLE = Path(__file__).parent.parent / "examples" / "mcp_server.py"
-CALLBACK = "http://127.0.0.1:33418/callback"
-SECONDS = 60
-
-
-@dataclass
-class Storage:
-    """What a client remembers: the tokens, and who it is at the issuer."""
-
-    tokens: OAuthToken | None = None
-    client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
-
-
-@dataclass
-class User:
-    """Somebody with a browser: opens the page that the client wants, and signs in."""
-
-    name: str = "alice"
-    asked: list[dict[str, str]] = field(default_factory=list)
-    """The parameters of each authorization request."""
-    answer: dict[str, list[str]] = field(default_factory=dict)
-
-    async def open_page(self, url: str) -> None:
-        asked = dict(parse_qsl(urlsplit(url).query))
-        self.asked.append(asked)
-        form = asked | {"username": self.name, "decision": "allow"}
-        async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as browser:
-            page = await browser.get(url)
-            assert page.status_code == 200
-            sent_back = await browser.post(url.partition("?")[0], data=form)
-        assert sent_back.headers["location"].startswith(CALLBACK)
-        self.answer = parse_qs(urlsplit(sent_back.headers["location"]).query)
-
-    async def sent_back(self) -> AuthorizationCodeResult:
-        return AuthorizationCodeResult(**{name: self.answer[name][0] for name in ("code", "state", "iss")})
 
 
 @dataclass
@@ -104,30 +52,24 @@ async def issuer(fake_issuer_factory: Callable[..., FakeIssuer]) -> AsyncIterato
 async def server(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     listening = bind("127.0.0.1", 0)
     server = Server(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp")
-    monkeypatch.setenv("OIDC_ISSUER", issuer.url)
-    monkeypatch.setenv("OIDC_AUDIENCE", server.url)
-    monkeypatch.setenv("OIDC_RESOURCE", server.url)
-    app = server.watch(runpy.run_path(str(EXAMPLE))["app"])
+    app = server.watch(example(issuer.url, server.url, monkeypatch))
     async with serving(app, listening, lifespan="on"):
         yield server
 
 
-@asynccontextmanager
-async def connected(url: str, storage: Storage, user: User, mode: str = "auto") -> AsyncIterator[Client]:
-    wanted = OAuthClientMetadata.model_validate(
-        {"client_name": "notes client", "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none"}
-    )
-    auth = OAuthClientProvider(url, wanted, storage, user.open_page, user.sent_back)
-    async with (
-        httpx2.AsyncClient(auth=auth, trust_env=False, timeout=SECONDS) as http,
-        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-    ):
-        yield client
+def signing_in(name: str = "alice") -> LogIn:
+    """Return how this user logs in at the fake issuer."""
 
+    async def log_in(url: str) -> dict[str, str]:
+        form = dict(parse_qsl(urlsplit(url).query)) | {"username": name, "decision": "allow"}
+        async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as browser:
+            page = await browser.get(url)
+            assert page.status_code == 200
+            sent_back = await browser.post(url.partition("?")[0], data=form)
+        assert sent_back.headers["location"].startswith(CALLBACK)
+        return dict(parse_qsl(urlsplit(sent_back.headers["location"]).query))
 
-def value_of(result: Any) -> Any:
-    assert not result.is_error
-    return result.structured_content["result"]
+    return log_in
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -135,7 +77,7 @@ async def test_a_client_that_knows_the_url_alone_gets_in_and_steps_up(
     server: Server, issuer: FakeIssuer, mode: str
 ) -> None:
     """401 → metadata → authorization → 200; then 403 with all scopes → more scope → 200."""
-    storage, user = Storage(), User()
+    storage, user = Storage(), User(signing_in())
     async with connected(server.url, storage, user, mode) as client:
         assert server.seen[:2] == [
             ("POST", "/mcp", 401),
@@ -173,11 +115,9 @@ async def test_a_registered_client_with_a_token_starts_where_it_was(server: Serv
     issuer.client("desk", redirect_uris=[CALLBACK])
     storage = Storage(
         OAuthToken(access_token=issuer.token("alice", audience=server.url, scope="notes:read", client_id="desk")),
-        OAuthClientInformationFull.model_validate(
-            {"client_id": "desk", "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none"}
-        ),
+        client_named("desk"),
     )
-    user = User()
+    user = User(signing_in())
     async with connected(server.url, storage, user) as client:
         assert value_of(await client.call_tool("list_notes", {})) == []
         assert issuer.requests["token"] == 0
@@ -189,7 +129,7 @@ async def test_a_registered_client_with_a_token_starts_where_it_was(server: Serv
 
 async def test_a_scope_that_implies_others_needs_no_step_up(server: Server, issuer: FakeIssuer) -> None:
     token = issuer.token("root", audience=server.url, scope="notes:admin")
-    storage, user = Storage(OAuthToken(access_token=token)), User("root")
+    storage, user = Storage(OAuthToken(access_token=token)), User(signing_in("root"))
     async with connected(server.url, storage, user) as client:
         assert value_of(await client.call_tool("add_note", {"text": "x"})) == 1
     assert user.asked == []
@@ -198,7 +138,7 @@ async def test_a_scope_that_implies_others_needs_no_step_up(server: Server, issu
 async def test_a_token_for_another_resource_is_of_no_use(server: Server, issuer: FakeIssuer) -> None:
     """T-aud-other: the client is sent to get one for this resource."""
     token = issuer.token("alice", audience="https://other.example/mcp", scope="notes:admin")
-    storage, user = Storage(OAuthToken(access_token=token)), User()
+    storage, user = Storage(OAuthToken(access_token=token)), User(signing_in())
     async with connected(server.url, storage, user) as client:
         assert value_of(await client.call_tool("list_notes", {})) == []
     assert [asked["resource"] for asked in user.asked] == [server.url]
@@ -206,6 +146,6 @@ async def test_a_token_for_another_resource_is_of_no_use(server: Server, issuer:
 
 async def test_users_have_notes_of_their_own(server: Server) -> None:
     for name in ("alice", "bob"):
-        async with connected(server.url, Storage(), User(name)) as client:
+        async with connected(server.url, Storage(), User(signing_in(name))) as client:
             assert value_of(await client.call_tool("add_note", {"text": name})) == 1
             assert value_of(await client.call_tool("list_notes", {})) == [name]

@@ -52,6 +52,8 @@ const RESOURCES = {
 };
 
 function resourceServer(ctx, indicator) {
+  // An MCP server: its tokens are for whatever URL it has.
+  if (indicator.endsWith('/mcp')) return { scope: 'notes:read notes:write', accessTokenFormat: 'jwt', ...signed('ES256') };
   return {
     scope: SCOPES, audience: AUDIENCE, accessTokenTTL: 300, accessTokenFormat: 'jwt', ...RESOURCES[indicator],
   };
@@ -77,6 +79,11 @@ const CLIENTS = [
   {
     client_id: 'web', client_secret: 'web-secret', grant_types: ['authorization_code', 'refresh_token'],
     redirect_uris: ['https://client.example/callback'],
+  },
+  {
+    // A program on somebody's desk, registered beforehand: one that registers itself is held to the scope it named then.
+    client_id: 'desk', token_endpoint_auth_method: 'none', application_type: 'native',
+    grant_types: ['authorization_code', 'refresh_token'], redirect_uris: ['http://127.0.0.1:33418/callback'],
   },
   {
     client_id: 'signed-userinfo', client_secret: 'signed-userinfo-secret', grant_types: ['authorization_code'],

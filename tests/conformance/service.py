@@ -127,10 +127,15 @@ class Served:
         return self.client.request(method, path, headers=sent)
 
 
+def listen() -> socket.socket:
+    """Return a socket that connections wait at, on a free port of loopback."""
+    return socket.create_server(("127.0.0.1", 0), backlog=256)
+
+
 @contextmanager
-def serving(app: ASGIApp, root_path: str = "") -> Iterator[Served]:
-    """Serve `app` from a thread of its own until the block ends."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+def serving(app: ASGIApp, root_path: str = "", listener: socket.socket | None = None) -> Iterator[Served]:
+    """Serve `app` from a thread of its own until the block ends; on this socket, where it has to know its port."""
+    listener = listener or listen()
     port = listener.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", root_path=root_path))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 
@@ -140,13 +140,16 @@ class Stranger:
         return self._http.get("/me", headers={"Authorization": f"Bearer {access_token}"})
 
     def _pass_login_and_consent(self, query: Mapping[str, str], subject: str) -> dict[str, str]:
+        return self.browse(f"{self.issuer}/auth?{urlencode(query)}", subject, REDIRECT_URI)
+
+    def browse(self, url: str, subject: str, redirect_uri: str) -> dict[str, str]:
         """Do what a browser and its user do, and return the query of the redirect to the client."""
         with httpx2.Client(base_url=self.issuer, trust_env=False, timeout=10) as browser:
-            answer = browser.get("/auth", params=query)
+            answer = browser.get(url)
             for _ in range(MOST_REDIRECTS):
                 if answer.has_redirect_location:
                     location = answer.headers["Location"]
-                    if location.startswith(REDIRECT_URI):
+                    if location.startswith(redirect_uri):
                         return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
                     answer = browser.get(location)
                 else:
