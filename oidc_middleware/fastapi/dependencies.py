@@ -15,7 +15,6 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from oidc_middleware.asgi.refusal import scopes_asked
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.core.requirement import ExpectedClaims, Requirement, Words
 from oidc_middleware.errors import InsufficientScope, MissingToken, OIDCError
@@ -95,8 +94,10 @@ class Dependency(SecurityBase):
 
     def _refuse(self, conn: HTTPConnection, error: OIDCError, security_scopes: SecurityScopes) -> NoReturn:
         """Raise what becomes the response. Its challenge names all scopes that the operation needs, wherever asked."""
-        asked = (*scopes_asked(conn.scope), *operations.scopes_of(conn.scope), *security_scopes.scopes, *self.scopes)
-        raise refused(conn, error, self.source.refusal(conn.scope), dict.fromkeys(asked)) from error
+        asked = dict.fromkeys((*operations.scopes_of(conn.scope), *security_scopes.scopes, *self.scopes))
+        if isinstance(error, InsufficientScope):
+            error = InsufficientScope(error.detail, asked)
+        raise refused(conn, error, self.source.refusal(conn.scope), asked) from None
 
     def _key(self) -> tuple[Any, ...]:
         return type(self), self.source, self._requirement
