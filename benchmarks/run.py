@@ -34,6 +34,7 @@ NAMES = (
     "ledger",
     "revocation",
     "live",
+    "introspection",
 )
 PEERS = (
     *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),
