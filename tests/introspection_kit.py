@@ -32,11 +32,12 @@ class Asked(httpx2.AsyncBaseTransport):
             "introspection_endpoint": f"{ISSUER}/introspect",
         } | metadata
         self.jwks = b'{"keys": []}'
+        self.jwks_uri = self.metadata["jwks_uri"]
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.path.startswith("/.well-known/"):
             return httpx2.Response(200, json=self.metadata)
-        if str(request.url) == self.metadata["jwks_uri"]:
+        if str(request.url) == self.jwks_uri:
             return httpx2.Response(200, content=self.jwks, headers={"Content-Type": "application/json"})
         assert str(request.url) == self.metadata["introspection_endpoint"], "a request that nobody should have made"
         assert request.method == "POST"

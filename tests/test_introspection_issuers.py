@@ -18,7 +18,15 @@ from lifecycle_kit import ask, http_scope, who
 from provider_kit import until
 
 from oidc_middleware import OIDC, Issuer, OIDCMiddleware, Settings
-from oidc_middleware.errors import BackendUnavailable, ClaimError, ConfigError, Inactive, Malformed, ProviderUnavailable
+from oidc_middleware.errors import (
+    BackendUnavailable,
+    ClaimError,
+    ConfigError,
+    Inactive,
+    Malformed,
+    ProviderUnavailable,
+    UnknownKey,
+)
 from oidc_middleware.testing import FakeIssuer
 
 from abuse.door import Door, is_503
@@ -285,6 +293,48 @@ async def test_a_configured_endpoint_follows_no_redirect_and_keeps_to_the_rules(
     forbidden = Door(b"", transport=asked, introspection_endpoint="https://169.254.169.254/introspect", **CLIENT)
     assert is_503(await forbidden.ask(token=OPAQUE))
     assert len(asked.requests) == 1
+
+
+# Without keys
+
+
+async def test_an_issuer_of_opaque_tokens_needs_no_keys(signer: Signer, caplog: pytest.LogCaptureFixture) -> None:
+    """RFC 8414 §2: `jwks_uri` is optional. Its JWTs are refused, and the service is ready without."""
+    asked = Asked()
+    del asked.metadata["jwks_uri"]
+    with caplog.at_level(logging.INFO, "oidc_middleware"):
+        door = Door(b"", transport=asked, **CLIENT)
+        async with door.oidc as oidc:
+            await until(lambda: oidc.ready)
+            assert (await door.ask("/oauth2/health")).status == 200
+            assert (await door.ask(token=OPAQUE)).status == 200
+            for token in (signer.token(), signer.token(header={"kid": "another"})):
+                assert isinstance(await error_of(door, token), UnknownKey)
+                assert (await door.ask(token=token)).status == 401
+    assert len(asked.requests) == 1
+    told = [record.getMessage() for record in caplog.records if "keys" in record.getMessage()]
+    assert told == [f"{ISSUER} publishes no keys: its JWTs are refused"]
+
+
+async def test_keys_that_are_left_out_of_the_metadata_are_not_lost(signer: Signer) -> None:
+    asked = Asked()
+    door = door_of(asked, signer)
+    assert (await door.ask(token=signer.token())).status == 200
+    jwks_uri = asked.metadata.pop("jwks_uri")
+    door.clock.advance(3_500)
+    assert (
+        await door.ask(token=signer.token(claims={"iat": None, "exp": int(door.clock.now()) + 60}, omit=("iat",)))
+    ).status == 200
+    asked.metadata["jwks_uri"] = jwks_uri
+
+
+async def test_an_issuer_that_is_not_asked_needs_keys(signer: Signer) -> None:
+    asked = Asked()
+    del asked.metadata["jwks_uri"]
+    door = door_of(asked, None, client_secret=None)
+    assert is_503(await door.ask(token=signer.token()))
+    async with door.oidc as oidc:
+        assert not oidc.ready
 
 
 # Settings

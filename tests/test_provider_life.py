@@ -306,7 +306,7 @@ async def test_new_metadata_make_the_keys_of_the_old_ones_expire(bench: Bench) -
     await bench.find()
     bench.issuer.metadata_overrides["jwks_uri"] = "https://issuer.example/jwks?v=2"
     bench.clock.advance(10 * MINUTE)
-    assert (await bench.provider.metadata()).jwks_uri.endswith("?v=2")
+    assert (await bench.provider.metadata()).jwks_uri == "https://issuer.example/jwks?v=2"
     assert bench.provider.peek_keys() is None
     assert await bench.find()
     assert bench.fetches == (2, 2)

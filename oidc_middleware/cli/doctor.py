@@ -137,7 +137,8 @@ async def _examine_issuer(issuer: Issuer, provider: Provider) -> bool:
     try:
         if issuer.jwks_uri is None:
             metadata = await provider.metadata()
-            print_line("ok", "discovery", f"keys are at {shown(metadata.jwks_uri)}")
+            where = "it has no keys" if metadata.jwks_uri is None else f"keys are at {shown(metadata.jwks_uri)}"
+            print_line("ok", "discovery", where)
         else:
             print_line("", "discovery", f"not needed, keys are at {shown(issuer.jwks_uri)}")
     except OIDCError as error:

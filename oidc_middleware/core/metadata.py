@@ -23,7 +23,7 @@ class Metadata:
     """The parts of a discovery document that are used here. `None`: the issuer does not offer it."""
 
     issuer: str
-    jwks_uri: str
+    jwks_uri: str | None
     authorization_endpoint: str | None = None
     token_endpoint: str | None = None
     introspection_endpoint: str | None = None
@@ -52,22 +52,23 @@ def well_known_urls(issuer: str) -> tuple[str, ...]:
     return urls if path else urls[:2]
 
 
-def parse_metadata(document: bytes, issuer: str, *, allow_http: bool = False) -> Metadata:
+def parse_metadata(document: bytes, issuer: str, *, allow_http: bool = False, needs_keys: bool = True) -> Metadata:
     """Read the discovery document of `issuer`, the whole of it or nothing.
 
     Raises:
         StrictJSONError: not a strict JSON object.
-        ValueError: it speaks for another issuer, lacks `jwks_uri`, or an endpoint is no https URL (http for loopback).
+        ValueError: it speaks for another issuer, an endpoint is no https URL (http for loopback), or with `needs_keys`
+            it lacks `jwks_uri`, which an issuer of opaque tokens need not have.
 
     Source: OpenID Connect Discovery §3, §4.3; RFC 8414 §2, §3.3 (`issuer` must be identical).
     """
     values = strict_json.load_object(document)
     if values.get("issuer") != issuer:
         raise ValueError("its issuer is not the configured one, letter by letter")
-    if values.get("jwks_uri") is None:
+    if needs_keys and values.get("jwks_uri") is None:
         raise ValueError("it has no jwks_uri")
     endpoints = {name: _endpoint(values, name, allow_http) for name in _ENDPOINTS if values.get(name) is not None}
-    return Metadata(issuer, **endpoints)
+    return Metadata(issuer, endpoints.pop("jwks_uri", None), **endpoints)
 
 
 def _endpoint(values: dict[str, Any], name: str, allow_http: bool) -> str:  # noqa: FBT001  the caller's, passed on

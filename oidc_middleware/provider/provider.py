@@ -28,6 +28,9 @@ Endpoint = Literal["introspection_endpoint"]
 
 _log = logging.getLogger("oidc_middleware.provider")
 
+# What stands for the key set of an issuer whose metadata name none.
+_NO_KEYS = b'{"keys": [], "because": "its metadata name no jwks_uri"}'
+
 METADATA_LIFE = Life(shortest=300, longest=86_400, default=3_600)
 KEYS_LIFE = Life(shortest=300, longest=43_200, default=900)
 COOL_DOWN = 30.0
@@ -39,7 +42,8 @@ class Provider:
 
     `discovery_url` replaces the well-known places, `jwks_uri` makes discovery of the keys unnecessary, `endpoints` are
     used instead of those that the metadata name. All were written by the operator, so their hosts may lie in the
-    private network. `algorithms` bounds which keys are of use.
+    private network. `algorithms` bounds which keys are of use. Without `needs_keys` an issuer may have none: then its
+    JWTs are refused, and its other tokens need none.
     `on_keys_removed` is called when a key is no longer published, so that whatever it has signed can be forgotten.
     `issuer` may be the template of many tenants' issuers, who then have their metadata and keys in common.
 
@@ -57,6 +61,7 @@ class Provider:
         jwks_uri: str | None = None,
         endpoints: Mapping[Endpoint, str] = MappingProxyType({}),
         algorithms: frozenset[str],
+        needs_keys: bool = True,
         http: HTTPDoor,
         caches: Caches,
         clock: Clock,
@@ -67,6 +72,7 @@ class Provider:
         self._jwks_uri = jwks_uri
         self._endpoints = dict(endpoints)
         self._algorithms = algorithms
+        self._needs_keys = needs_keys
         self._http = http
         self._monotonic = clock.monotonic
         self._on_keys_removed = on_keys_removed
@@ -185,8 +191,9 @@ class Provider:
 
     @property
     def ready(self) -> bool:
-        """Whether there are keys in memory that may be used."""
-        return bool(self.peek_keys())
+        """Whether there are keys in memory that may be used, or the issuer has none."""
+        keys = self.peek_keys()
+        return keys is not None and (len(keys) > 0 or keys.document == _NO_KEYS)
 
     def stats(self) -> dict[str, Any]:
         """Return counters and ages (seconds) as plain JSON types."""
@@ -231,7 +238,8 @@ class Provider:
         return await fetch_metadata(self._http, self._discovery_urls)
 
     def _read_metadata(self, document: bytes, zone: Zone) -> Discovered:
-        return Discovered(parse_metadata(document, self.issuer, allow_http=self._http.allow_http), zone)
+        metadata = parse_metadata(document, self.issuer, allow_http=self._http.allow_http, needs_keys=self._needs_keys)
+        return Discovered(metadata, zone)
 
     def _metadata_replaced(self, old: Discovered | None, new: Discovered) -> None:
         if old is not None and old.metadata != new.metadata:
@@ -239,7 +247,7 @@ class Provider:
         jwks_uri = new.metadata.jwks_uri
         if old is not None and old.metadata.jwks_uri == jwks_uri:
             return
-        if parse_url(jwks_uri).host not in self._own_hosts:
+        if jwks_uri is not None and parse_url(jwks_uri).host not in self._own_hosts:
             _log.warning("keys of %s lie on another host, as it says itself: %s", self.issuer, jwks_uri)
         if old is not None:
             self._keys.expire()
@@ -250,6 +258,8 @@ class Provider:
         # Keys have a back-off of their own; two in a row would make the way back longer than either.
         discovered = await self._discovered.get(at_once=True)
         url = discovered.metadata.jwks_uri
+        if url is None:
+            return Answer(_NO_KEYS, None, discovered.zone)
         try:
             return await self._http.get(url, self._reach(url, discovered))
         except (ErrorStatus, ProviderInvalid):
@@ -264,7 +274,10 @@ class Provider:
         return read_keys(document, self._algorithms, self._keys.usable)
 
     def _keys_replaced(self, old: KeySet | None, new: KeySet) -> None:
-        log_faults(self.issuer, old, new)
+        if new.document != _NO_KEYS:
+            log_faults(self.issuer, old, new)
+        elif old is None or old.document != _NO_KEYS:
+            _log.info("%s publishes no keys: its JWTs are refused", self.issuer)
         if old is not None and lost_trust(old, new):
             _log.info("keys of %s: one is no longer published", self.issuer)
             self._on_keys_removed()

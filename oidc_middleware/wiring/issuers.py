@@ -175,6 +175,7 @@ class ServiceIssuers:
             jwks_uri=issuer.jwks_uri,
             endpoints=configured_endpoints(issuer),
             algorithms=frozenset(issuer.algorithms),
+            needs_keys=not issuer.introspects,
             http=HTTPDoor(ca_file=issuer.ca_file, allow_http=self._settings.allow_http, transport=self._transport),
             caches=self._caches,
             clock=self._clock,
