@@ -8,6 +8,7 @@ import html
 import json
 import re
 import secrets
+import signal
 import subprocess
 import tempfile
 import threading
@@ -78,6 +79,14 @@ class Stranger:
         self._process.communicate()
         self._log.close()
         self._http.close()
+
+    def freeze(self) -> None:
+        """Let it hang: connections are accepted, and nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     # What OpenID knows.
 

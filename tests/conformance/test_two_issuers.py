@@ -12,7 +12,7 @@ import pytest
 
 from oidc_middleware import Issuer
 
-from .answers import assert_token_refused
+from .answers import assert_token_refused, assert_unavailable
 from .conftest import Serve
 from .service import Served
 from .stranger import AUDIENCE, Stranger
@@ -132,3 +132,23 @@ def test_opaque_tokens_of_two_issuers(own_stranger: Stranger, serve: Serve, shar
         assert counts == [2, 2]
         for node in nodes:
             assert_token_refused(node.get("/who", "nobody-issued-this"), "nobody-issued-this")
+
+
+def test_an_issuer_that_hangs_makes_no_token_of_the_other_invalid(
+    stranger: Stranger, own_stranger: Stranger, serve: Serve, shared: dict[str, Any]
+) -> None:
+    """The hanging one is first in order. Nobody says 401 of what it may have issued."""
+    served = serve(issuers=[Issuer(issuer=each.issuer, **CLIENT) for each in (own_stranger, stranger)], **shared)
+    known, unseen = own_stranger.client_credentials("opaque"), own_stranger.client_credentials("opaque")
+    assert served.get("/who", known).json()["issuer"] == own_stranger.issuer
+    own_stranger.freeze()
+    try:
+        for _ in range(3):
+            token = stranger.client_credentials("opaque")
+            assert served.get("/who", token).json()["issuer"] == stranger.issuer
+        assert served.get("/who", known).json()["issuer"] == own_stranger.issuer
+        assert_unavailable(served.get("/who", unseen))
+    finally:
+        own_stranger.thaw()
+    assert served.get("/who", unseen).json()["issuer"] == own_stranger.issuer
+    assert_token_refused(served.get("/who", "nobody-issued-this"), "nobody-issued-this")
