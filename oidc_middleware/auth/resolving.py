@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from oidc_middleware.auth.trusted import TrustedIssuer
 from oidc_middleware.cache import Flights
 from oidc_middleware.clock import Clock
-from oidc_middleware.errors import BackendUnavailable, OIDCError, ProviderError, ProviderUnavailable
+from oidc_middleware.errors import BackendUnavailable, ConfigError, ProviderError, ProviderUnavailable
 
 _log = logging.getLogger("oidc_middleware.auth")
 
@@ -221,7 +221,9 @@ class ResolvedIssuers(Generic[D]):
         self.failures += 1
         level = logging.DEBUG if self._fails else logging.ERROR
         self._fails = True
-        what = str(error) if isinstance(error, OIDCError) else type(error).__name__
+        what = type(error).__name__
+        if isinstance(error, ConfigError):
+            what = f"{error.field} cannot work. {error.cure}"
         frames = traceback.extract_tb(error.__traceback__)
         _log.log(level, "issuer_resolver: %s (%s, line %s)", what, frames[-1].filename, frames[-1].lineno)
         return ProviderUnavailable(f"issuer_resolver: {what}")

@@ -79,16 +79,28 @@ class Door:
         clock: ManualClock | None = None,
         **settings: Any,
     ) -> None:
-        self.clock = clock or ManualClock(NOW)
-        self.calls = 0
-        self.answers: list[dict[str, Any]] | None = None
+        clock = clock or ManualClock(NOW)
         defaults: dict[str, Any] = {"token_type": "at+jwt", "leeway": 0}
         if "issuers" not in settings:
             defaults |= {"issuer": ISSUER, "audience": AUDIENCE}
         else:
             del defaults["token_type"]
-        self.oidc = OIDC(clock=self.clock, transport=transport or issuer_transport(jwks), **(defaults | settings))
-        self.app = OIDCMiddleware(self._app, oidc=self.oidc)
+        oidc = OIDC(clock=clock, transport=transport or issuer_transport(jwks), **(defaults | settings))
+        self._stand_before(oidc, clock)
+
+    def _stand_before(self, oidc: OIDC, clock: ManualClock) -> None:
+        self.clock = clock
+        self.calls = 0
+        self.answers: list[dict[str, Any]] | None = None
+        self.oidc = oidc
+        self.app = OIDCMiddleware(self._app, oidc=oidc)
+
+    @classmethod
+    def before(cls, oidc: OIDC, clock: ManualClock) -> Door:
+        """Return the door of a service that was made elsewhere."""
+        door = cls.__new__(cls)
+        door._stand_before(oidc, clock)
+        return door
 
     @classmethod
     def of(cls, *issuers: FakeIssuer, **settings: Any) -> Door:
