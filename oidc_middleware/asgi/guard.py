@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
-from oidc_middleware.asgi.refusal import SCOPES_KEY, refusal_of, scopes_asked, settings_of
+from oidc_middleware.asgi.refusal import ask_for, refusal_of, settings_of
 from oidc_middleware.asgi.responses import deny_websocket
 from oidc_middleware.asgi.socket import POLICY_VIOLATION
 from oidc_middleware.core.policy import is_preflight
@@ -85,14 +85,8 @@ class GuardedApp:
             if error is not None and not _is_preflight_for_app(scope, error):
                 await refusal_of(scope).answer(scope, receive, send, error, self.guard.scopes)
                 return
-            pass_on(scope, self.guard.scopes)
+            ask_for(scope, self.guard.scopes)
         await self.app(scope, receive, send)
-
-
-def pass_on(scope: Scope, scopes: tuple[str, ...]) -> None:
-    """Leave word of what was asked, for the challenges of those further in."""
-    if scopes:
-        scope[SCOPES_KEY] = (*scopes_asked(scope), *scopes)
 
 
 async def _disconnected() -> Message:

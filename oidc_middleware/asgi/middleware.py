@@ -12,7 +12,7 @@ from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.mount import audience_of_mount, check_audience, settings_of_mount
-from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, scopes_asked
+from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, ask_for
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
 from oidc_middleware.auth.known import Known
@@ -126,7 +126,7 @@ class OIDCMiddleware:
         if self._differs:
             scope[SETTINGS_KEY] = self._settings
         if decision.scopes:
-            scope[SCOPES_KEY] = (*scopes_asked(scope), *decision.scopes)
+            ask_for(scope, decision.scopes)
         if known is not None:
             scope["user"] = known.principal
             scope["auth"] = known

@@ -98,3 +98,10 @@ def scopes_asked(scope: Scope) -> tuple[str, ...]:
     """Return the scopes that were asked of this request further out, by rules and by `requires` around the app."""
     asked: tuple[str, ...] = scope.get(SCOPES_KEY, ())
     return asked
+
+
+def ask_for(scope: Scope, scopes: tuple[str, ...]) -> None:
+    """Leave word of the scopes that are asked of this request, for the challenges of those further in."""
+    if scopes:
+        asked = scopes_asked(scope)
+        scope[SCOPES_KEY] = (*asked, *(name for name in scopes if name not in asked)) if asked else scopes

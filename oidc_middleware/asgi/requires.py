@@ -12,8 +12,8 @@ from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from oidc_middleware.asgi.guard import MARK, Guard, GuardedApp, pass_on
-from oidc_middleware.asgi.refusal import refusal_of
+from oidc_middleware.asgi.guard import MARK, Guard, GuardedApp
+from oidc_middleware.asgi.refusal import ask_for, refusal_of
 from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.core.requirement import ExpectedClaims, Requirement, Words
@@ -121,7 +121,7 @@ class Requires:
         @wraps(dispatch)
         async def guarded(self: HTTPEndpoint | WebSocketEndpoint) -> None:
             if guard.refuses(self.scope) is None:
-                pass_on(self.scope, guard.scopes)
+                ask_for(self.scope, guard.scopes)
                 await dispatch(self)  # type: ignore[arg-type]
                 return
             whole = Guard(guard.place, (*guard.requirements, *_of_method(self)))
