@@ -312,15 +312,17 @@ def test_behind_the_door_the_sdk_knows_the_identity_too(open_: Open, issuer: Fak
                 "audience": (),
                 "issuers": [{"issuer": f"https://{name}.example", "audience": RESOURCE} for name in ("a", "b")],
             },
-            "issuers",
+            "issuer",
         ),
     ],
 )
 def test_settings_that_the_sdk_cannot_have(open_: Open, keywords: dict[str, Any], field: str) -> None:
     keywords = {name: value for name, value in keywords.items() if value or name == "resource"}
-    if field == "issuers":
+    if field == "issuer":
         oidc = OIDC(resource=RESOURCE, **keywords)
         assert str(auth_settings(oidc, issuer="https://b.example").issuer_url) == "https://b.example"
+        chosen = OIDC(resource=RESOURCE, authorization_servers="https://a.example", **keywords)
+        assert str(auth_settings(chosen).issuer_url) == "https://a.example"
     else:
         oidc = open_(**keywords)
     with pytest.raises(ConfigError) as error:

@@ -251,6 +251,43 @@ def test_several_issuers_are_all_named() -> None:
     assert metadata.authorization_servers == ("https://a.example", "https://b.example")
 
 
+ENTRA = "https://login.microsoftonline.com/{tenantid}/v2.0"
+TENANTS = ("11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000")
+
+
+@pytest.mark.parametrize(
+    ("tenants", "named"),
+    [
+        (TENANTS, tuple(ENTRA.replace("{tenantid}", tenant) for tenant in TENANTS)),
+        ("*", ()),
+    ],
+)
+def test_each_tenant_of_a_template_is_named(tenants: Any, named: tuple[str, ...]) -> None:
+    metadata = settings(issuer=ENTRA, tenants=tenants, resource=RESOURCE).resource_metadata
+    assert metadata is not None
+    assert metadata.authorization_servers == named
+    assert ("authorization_servers" in metadata.document()) is bool(named)
+
+
+def test_issuers_that_a_resolver_finds_are_named_where_they_are_set() -> None:
+    async def find(iss: str) -> None:
+        """Find none."""
+
+    keywords: dict[str, Any] = {"issuer_resolver": find, "resource": RESOURCE}
+    metadata = Settings(**keywords, authorization_servers=["https://a.example"]).resource_metadata
+    assert metadata is not None
+    assert metadata.authorization_servers == ("https://a.example",)
+    empty = Settings(**keywords).resource_metadata
+    assert empty is not None
+    assert "authorization_servers" not in empty.document()
+
+
+def test_the_issuers_to_name_can_be_chosen() -> None:
+    metadata = settings(resource=RESOURCE, authorization_servers=["https://a.example", "https://b.example/x"])
+    assert metadata.resource_metadata is not None
+    assert metadata.resource_metadata.authorization_servers == ("https://a.example", "https://b.example/x")
+
+
 @pytest.mark.parametrize(
     ("keywords", "scopes"),
     [
@@ -377,6 +414,9 @@ def test_resources_refused(resource: Any, problem: str) -> None:
         ("resource_name", ""),
         ("resource_name", "a\nb"),
         ("resource_documentation", "docs"),
+        ("authorization_servers", ["https://a.example?b=c"]),
+        ("authorization_servers", [7]),
+        ("authorization_servers", ["https://a.example/{tenant}"]),
         ("scopes_supported", ["a b"]),
         ("scopes_supported", ['"']),
         ("scopes_supported", 7),

@@ -54,6 +54,8 @@ def _print_resource(settings: Settings) -> None:
     if metadata is None:
         return
     print_line("ok", "resource", f"{shown(metadata.resource)} is described at {shown(metadata.url)}")
+    if not metadata.authorization_servers:
+        print_line("WARNING", "resource", "no issuer is named there, so no client finds one: set authorization_servers")
     for issuer in settings.trusted:
         if metadata.resource not in issuer.audience:
             why = "it is none of its audiences, so a token that a client asks for by this name may be refused"

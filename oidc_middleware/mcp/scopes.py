@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oidc_middleware.asgi.refusal import refusal_of, scopes_asked
+from oidc_middleware.asgi.refusal import refusal_of
 from oidc_middleware.core import strict_json
 from oidc_middleware.core.requirement import Requirement
 from oidc_middleware.errors import MissingToken, OIDCError
@@ -73,13 +73,12 @@ class ToolScopes:
         needed = self._needed(message)
         if needed:
             refusal = refusal_of(scope)
-            asked = (*scopes_asked(scope), *needed)
             try:
                 if not scope["user"].is_authenticated:
                     raise MissingToken("no credentials, and a message that needs scopes")
-                Requirement(needed).check(scope["user"], "an MCP message", asked)
+                Requirement(needed).check(scope["user"], "an MCP message")
             except OIDCError as error:
-                await refusal.answer(scope, receive, send, error, asked)
+                await refusal.answer(scope, receive, send, error, needed)
                 return
         await self.app(scope, _replay(body, receive), send)
 

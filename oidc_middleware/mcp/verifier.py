@@ -15,7 +15,8 @@ except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "mcp":
         raise
     raise ModuleNotFoundError(
-        "oidc_middleware.mcp needs the official MCP SDK, which is not installed: pip install 'oidc-middleware[mcp]'",
+        "oidc_middleware.mcp needs the official MCP SDK, which is not installed or too old: "
+        "pip install 'oidc-middleware[mcp]'",
         name="mcp",
     ) from None
 
@@ -74,37 +75,34 @@ class OIDCTokenVerifier(TokenVerifier):
         return known if known is not None else await self._oidc.authenticator.authenticate(value)
 
     def _resource(self, principal: Principal) -> str | None:
-        """Return which of the audiences that are accepted here the token is for (RFC 8707 §2)."""
+        """Return what the token is for (RFC 8707 §2): of several the resource, else an audience of the settings."""
         found = principal.claims.get("aud", ())
         audiences = (found,) if isinstance(found, str) else found
-        resource = self._oidc.settings.resource
-        if resource in audiences:
-            return resource
-        accepted = self._oidc.issuers[principal.issuer].expected.audiences
-        return next((audience for audience in audiences if audience in accepted), None)
+        settings = self._oidc.settings
+        configured = [audience for issuer in settings.trusted for audience in issuer.audience]
+        wanted = (settings.resource, *configured, *(audiences if len(audiences) == 1 else ()))
+        return next((audience for audience in wanted if audience in audiences), None)
 
 
 def auth_settings(oidc: OIDC, *, issuer: str | None = None, required_scopes: list[str] | None = None) -> AuthSettings:
     """Return what `MCPServer(auth=…)` wants beside an `OIDCTokenVerifier`: issuer and resource of the settings.
 
-    The SDK knows one issuer: of several, say which. It is not asked to compare audiences, for the verifier does.
-    Behind `OIDCMiddleware` the SDK's own description of the resource is never reached, and that of the door has all
-    issuers.
+    The SDK knows one issuer: of several, pass the one to tell clients as `issuer`. It is not asked to compare
+    audiences, for the verifier does. Behind `OIDCMiddleware` the SDK's own description of the resource is never
+    reached, and that of the door has all issuers.
 
     Raises:
-        ConfigError: `resource` is not set, or `issuer` is none of several.
+        ConfigError: `resource` is not set, or `issuer` is not passed and not exactly one is described.
     """
     settings = oidc.settings
-    if settings.resource is None:
+    if settings.resource_metadata is None:
         raise ConfigError("resource", "is not set", "Set it to the URL of the MCP endpoint: https://host/mcp.")
-    names = [trusted.issuer for trusted in settings.trusted]
-    if issuer is None and len(names) == 1:
-        issuer = names[0]
-    if issuer not in names:
-        raise ConfigError("issuers", "are several, and the SDK knows one", f"Pass issuer=, one of {', '.join(names)}.")
+    names = settings.resource_metadata.authorization_servers
+    if issuer is None and len(names) != 1:
+        raise ConfigError("issuer", "is not one, and the SDK knows one", "Pass issuer= with the one to tell clients.")
     return AuthSettings.model_validate(
         {
-            "issuer_url": issuer,
+            "issuer_url": names[0] if issuer is None else issuer,
             "resource_server_url": settings.resource,
             "required_scopes": required_scopes,
             "validate_token_resource": False,

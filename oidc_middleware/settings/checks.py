@@ -44,6 +44,16 @@ def optional(check: Callable[[object], T]) -> Callable[[object], T | None]:
     return checked
 
 
+def each(check: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
+    """Return a check that lets one value or several pass that `check` lets pass, and returns each once, in order."""
+
+    def checked(value: object) -> tuple[T, ...]:
+        found = (value,) if isinstance(value, str) else items(value, "values")
+        return tuple(dict.fromkeys(map(check, found)))
+
+    return checked
+
+
 def one_of(*choices: str) -> Callable[[object], str]:
     """Return a check that lets only `choices` pass."""
     cure = f"Write {' or '.join(choices)}."
@@ -278,12 +288,6 @@ def is_async(function: Callable[..., object]) -> bool:
     while isinstance(function, partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def scopes(value: object) -> tuple[str, ...]:
-    """Check for one scope or several, and return each once, in order."""
-    found = (value,) if isinstance(value, str) else items(value, "scopes")
-    return tuple(dict.fromkeys(map(scope, found)))
 
 
 def realm(value: object) -> str:

@@ -150,10 +150,19 @@ ResourceDocumentation = Annotated[
     PlainValidator(checks.optional(urls.endpoint)),
     Field(description="The URL of a page for developers, as the description of this API tells it."),
 ]
+AuthorizationServers = Annotated[
+    tuple[str, ...],
+    Read(listed),
+    PlainValidator(checks.each(urls.authorization_server)),
+    Field(
+        description="The issuers that the description of this API names, where clients get tokens; unset, all that are "
+        "configured. Needed where a resolver finds them, or `tenants` is `*`: nobody knows which ones there are."
+    ),
+]
 ScopesSupported = Annotated[
     tuple[str, ...] | None,
     Read(listed),
-    PlainValidator(checks.optional(checks.scopes)),
+    PlainValidator(checks.optional(checks.each(checks.scope))),
     Field(
         description="The scopes that the description of this API names; unset, those of all `rules`. Clients that are "
         "not told otherwise ask for all of them."

@@ -75,6 +75,14 @@ class Issuer(BaseModel):
         return parse_template(self.issuer)
 
     @property
+    def identifiers(self) -> tuple[str, ...]:
+        """The issuers that this is, of a template one for each tenant; none where any tenant will do."""
+        template = self.template
+        if template is None:
+            return (self.issuer,)
+        return tuple(template.fill(tenant) for tenant in self.tenants if tenant != ANY_TENANT)
+
+    @property
     def common_metadata(self) -> str | None:
         """Where the metadata are that all tenants of a template share; None: each tenant has its own."""
         shared = presets.preset_of(self.preset).shared_tenant

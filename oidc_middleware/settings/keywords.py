@@ -75,6 +75,7 @@ class SettingsKeywords(IssuerOptions, total=False):
     resource: str | None
     resource_name: str | None
     resource_documentation: str | None
+    authorization_servers: str | Iterable[str]
     scopes_supported: str | Iterable[str] | None
     admin_scope: str | None
     revoke_endpoint: bool

@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     resource: fields.Resource = None
     resource_name: fields.ResourceName = None
     resource_documentation: fields.ResourceDocumentation = None
+    authorization_servers: fields.AuthorizationServers = ()
     scopes_supported: fields.ScopesSupported = None
     admin_scope: fields.AdminScope = None
     revoke_endpoint: fields.RevokeEndpoint = False
@@ -141,7 +142,8 @@ class Settings(BaseSettings):
             scopes = tuple(dict.fromkeys(scope for rule in self.rules for scope in rule.requirement.scopes_to_ask))
         return ResourceMetadata(
             self.resource,
-            authorization_servers=tuple(issuer.issuer for issuer in self.trusted),
+            authorization_servers=self.authorization_servers
+            or tuple(name for issuer in self.trusted for name in issuer.identifiers),
             scopes_supported=scopes,
             resource_name=self.resource_name,
             resource_documentation=self.resource_documentation,

@@ -40,6 +40,20 @@ def issuer(value: object) -> str:
     return url
 
 
+def authorization_server(value: object) -> str:
+    """Check the identifier of one issuer, which clients are told, and return it unchanged.
+
+    Raises:
+        Problem: as `issuer`, or it is a template.
+
+    Source: RFC 9728 §2 (`authorization_servers`).
+    """
+    url = issuer(value)
+    if "{" in url:
+        raise Problem("is a template, which no client can ask", "Write the issuer of one tenant.")
+    return url
+
+
 def endpoint(value: object) -> str:
     """Check the address of a document and return it unchanged; a query is fine (Azure AD B2C has one).
 
