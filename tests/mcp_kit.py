@@ -61,11 +61,11 @@ class User:
         return AuthorizationCodeResult(**{name: self.answer[name] for name in ("code", "state", "iss")})
 
 
-def example(issuer: str, resource: str, patch: Any) -> Any:
-    """Return the app of the example, for this issuer; `patch` is pytest's `monkeypatch`."""
+def example(issuer: str, resource: str, patch: Any) -> dict[str, Any]:
+    """Return what the example defines, for this issuer: `app`, `oidc`; `patch` is pytest's `monkeypatch`."""
     for name, value in {"ISSUER": issuer, "AUDIENCE": resource, "RESOURCE": resource}.items():
         patch.setenv(f"OIDC_{name}", value)
-    return runpy.run_path(str(EXAMPLE))["app"]
+    return runpy.run_path(str(EXAMPLE))
 
 
 @asynccontextmanager

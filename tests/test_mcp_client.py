@@ -5,6 +5,7 @@ It finds the issuer by itself, logs in, and comes back with more scope when a to
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 from mcp.shared.auth import OAuthToken
 
+from oidc_middleware import OIDC
 from oidc_middleware.testing import FakeIssuer
 from oidc_middleware.testing.server import bind, serving
 
@@ -24,9 +26,10 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Server:
-    """The example, served: its URL, and each request with the status of its answer."""
+    """The example, served: its URL, its service, and each request with the status of its answer."""
 
     url: str
+    oidc: OIDC
     seen: list[tuple[str, str, int]] = field(default_factory=list)
 
     def watch(self, app: Any) -> Any:
@@ -51,8 +54,10 @@ async def issuer(fake_issuer_factory: Callable[..., FakeIssuer]) -> AsyncIterato
 @pytest.fixture
 async def server(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     listening = bind("127.0.0.1", 0)
-    server = Server(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp")
-    app = server.watch(example(issuer.url, server.url, monkeypatch))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
+    module = example(issuer.url, url, monkeypatch)
+    server = Server(url, module["oidc"])
+    app = server.watch(module["app"])
     async with serving(app, listening, lifespan="on"):
         yield server
 
@@ -149,3 +154,68 @@ async def test_users_have_notes_of_their_own(server: Server) -> None:
         async with connected(server.url, Storage(), User(signing_in(name))) as client:
             assert value_of(await client.call_tool("add_note", {"text": name})) == 1
             assert value_of(await client.call_tool("list_notes", {})) == [name]
+
+
+# Sessions, of the revisions before 2026-07-28
+
+
+HANDSHAKE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    },
+}
+LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+ACCEPT = {"Accept": "application/json, text/event-stream"}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS, headers=ACCEPT) as http:
+        yield http
+
+
+async def begun(http: httpx2.AsyncClient, server: Server, token: str) -> dict[str, str]:
+    """Begin a session, and return the headers of all that follows in it."""
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = await http.post(server.url, json=HANDSHAKE, headers=headers)
+    assert answer.status_code == 200, answer.text
+    headers |= {"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert (await http.post(server.url, json=ready, headers=headers)).status_code == 202
+    return headers
+
+
+async def test_nobody_goes_on_in_the_session_of_another(
+    server: Server, issuer: FakeIssuer, http: httpx2.AsyncClient
+) -> None:
+    """Issuer, subject and client are compared, so another token of the same user will do."""
+
+    def token(subject: str, client: str = "app") -> str:
+        return issuer.token(subject, audience=server.url, scope="notes:read", client_id=client)
+
+    headers = await begun(http, server, token("alice"))
+    for other, status in (
+        (token("alice"), 200),
+        (token("bob"), 404),
+        (token("alice", "another-app"), 404),
+    ):
+        answer = await http.post(server.url, json=LIST, headers=headers | {"Authorization": f"Bearer {other}"})
+        assert answer.status_code == status
+
+
+async def test_a_revocation_ends_an_open_stream(server: Server, issuer: FakeIssuer, http: httpx2.AsyncClient) -> None:
+    """Without it the stream of a session would stay open for hours."""
+    token = issuer.token("alice", audience=server.url, scope="notes:read")
+    headers = await begun(http, server, token)
+    async with http.stream("GET", server.url, headers=headers) as stream:
+        assert stream.status_code == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        await server.oidc.revoke.token(token)
+        async with asyncio.timeout(SECONDS):
+            assert [line async for line in stream.aiter_lines() if line.startswith("data")] == []
+    assert (await http.post(server.url, json=LIST, headers=headers)).status_code == 401

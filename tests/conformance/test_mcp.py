@@ -17,7 +17,7 @@ def server(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     """Serve the example, and return its URL."""
     listener = listen()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-    with serving(example(stranger.issuer, url, monkeypatch), listener=listener):
+    with serving(example(stranger.issuer, url, monkeypatch)["app"], listener=listener):
         yield url
 
 
