@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from oidc_middleware import OIDC, OIDCError, OIDCMiddleware, Rule, Settings, res
 from oidc_middleware.core.challenge import challenge
 from oidc_middleware.core.protected_resource import WELL_KNOWN, ResourceMetadata
 from oidc_middleware.errors import ConfigError, InsufficientScope, MissingToken
+from oidc_middleware.fastapi import OIDCAuth
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
 RESOURCE = "https://api.example.com/mcp"
@@ -236,6 +238,23 @@ def test_a_mounted_app_is_described_at_the_root_by_the_outermost(issuer: FakeIss
         assert client.head(WELL_KNOWN).status_code == 200
         assert client.options(WELL_KNOWN).status_code == 204
         assert client.post(WELL_KNOWN).status_code == 405
+
+
+def test_fastapi_without_a_door_has_the_routes_too(issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
+    oidc = OIDC(issuer=issuer.url, audience=RESOURCE, resource=RESOURCE, transport=issuer.transport(), clock=oidc_clock)
+    auth = OIDCAuth(oidc=oidc)
+    app = FastAPI()
+    app.router.routes.extend(resource_metadata_routes(oidc))
+
+    @app.get("/notes", dependencies=[Depends(auth.require("notes:read"))])
+    async def notes() -> list[str]:
+        return []
+
+    with TestClient(app) as client:
+        expected = f'Bearer scope="notes:read", resource_metadata="{DOCUMENT_URL}"'
+        assert client.get("/notes").headers["www-authenticate"] == expected
+        assert client.get(INSERTED).json()["resource"] == RESOURCE
+        assert INSERTED not in client.get("/openapi.json").json()["paths"]
 
 
 def test_routes_need_a_resource() -> None:

@@ -11,8 +11,8 @@ import msgspec
 try:
     from mcp.server.auth.provider import AccessToken, TokenVerifier
     from mcp.server.auth.settings import AuthSettings
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] != "mcp":
+except ModuleNotFoundError as _error:
+    if _error.name is None or _error.name.partition(".")[0] != "mcp":
         raise
     raise ModuleNotFoundError(
         "oidc_middleware.mcp needs the official MCP SDK, which is not installed or too old: "
