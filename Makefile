@@ -24,6 +24,7 @@ WORKERS := $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 READY := $(VENV)/.ready
 NODE := $(VENV)/.node
+BROWSER := $(VENV)/.browser
 # The unit tests have passed for the sources as they are; `make check` after `make test` need not repeat them.
 TESTED := $(VENV)/.tested
 SOURCES = $(shell find oidc_middleware tests docs examples benchmarks -type d -name node_modules -prune -o -type f ! -name '*.pyc' -print) \
@@ -39,7 +40,7 @@ demo: $(READY)  ## Start an issuer and a protected API here, and print curl line
 
 .PHONY: test
 test: $(READY)  ## Run the tests.
-	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node)"
+	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node), make browser (Chromium)"
 	@PYTEST_XDIST_AUTO_NUM_WORKERS=$(WORKERS) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 	@$(if $(ARGS),,touch $(TESTED))
 
@@ -64,6 +65,11 @@ step = echo "make check: $(1)" && { $(2) >$(VENV)/check.log 2>&1 || { cat $(VENV
 conformance: $(READY)  ## Run the suite against certified OpenID providers (Node >= 20 from PATH, else from a wheel).
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null || $(MAKE) $(NODE)
 	@$(BIN)/python -m pytest tests/conformance $(ARGS)
+
+.PHONY: browser
+browser: $(READY) $(BROWSER)  ## Log in through Swagger UI in a real browser (Chromium from PATH or CHROMIUM; Node as above).
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null || $(MAKE) $(NODE)
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 .PHONY: soak
 soak: $(READY)  ## Let three processes share a Redis that fails in every way, and revoke meanwhile (ARGS="--seconds 60 --seed 7").
@@ -111,6 +117,11 @@ $(VENV)/.requirements: requirements/dev.txt
 
 $(READY): $(VENV)/.requirements pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BROWSER): $(VENV)/.requirements requirements/browser.txt
+	@echo "Adding Playwright to $(VENV); the browser itself is the machine's"
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/browser.txt
 	@touch $@
 
 $(NODE): $(VENV)/.requirements requirements/node.txt

@@ -102,11 +102,11 @@ class Documented:
         needed = {name: "" for operation in operations for use in operation.uses for name in use.needed}
         scopes = needed | self._descriptions
         components = made.setdefault("components", {})
-        known = components.setdefault("securitySchemes", {})
+        ours: dict[str, Any] = {}
         names: dict[str, tuple[str, ...]] = {}
         for issuer, its in metadata.items():
             schemes = schemes_of(issuer, its, scopes, suffix_of(issuer) if len(metadata) > 1 else "")
-            known |= schemes
+            ours |= schemes
             names[issuer] = tuple(schemes)
         if operations:
             components.setdefault("schemas", {})[_ERROR] = _SCHEMA
@@ -116,8 +116,11 @@ class Documented:
                 if described is not None:
                     self._describe(described, operation.uses, names)
         used = {name for path in made.get("paths", {}).values() for name in _names_in(path)}
-        for name in NAMES - used:
-            known.pop(name, None)
+        known = components.get("securitySchemes", {})
+        others = {
+            name: scheme for name, scheme in known.items() if name not in ours and name in used | known.keys() - NAMES
+        }
+        components["securitySchemes"] = ours | others
         return made
 
     def _describe(self, operation: dict[str, Any], uses: tuple[Use, ...], names: Mapping[str, tuple[str, ...]]) -> None:

