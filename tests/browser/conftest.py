@@ -16,7 +16,7 @@ from oidc_middleware.fastapi import OIDCAuth
 
 from .service import REDIRECT_PATH, app_with_swagger_ui
 from conformance.node import find_node, install
-from conformance.service import Served, serving
+from conformance.service import Served, listen, serving
 from conformance.stranger import AUDIENCE, Stranger, resource_uri
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def find_chromium() -> str:
 @pytest.fixture(scope="session")
 def listener() -> Iterator[socket.socket]:
     """Return a socket for the service: the provider has to know its port before the service can start."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+    with listen() as listener:
         yield listener
 
 
