@@ -248,6 +248,68 @@ def test_several_issuers(fake_issuer_factory: Callable[..., FakeIssuer]) -> None
     assert app.openapi()["paths"]["/user"]["get"]["security"] == [{name: []} for name in names]
 
 
+async def nobody(_: str) -> None:
+    """Resolve no issuer."""
+
+
+ORDERS = {"audience": "api://orders"}
+COMMON = "https://login.microsoftonline.com/common/v2.0/.well-known/openid-configuration"
+TEMPLATE = "https://login.microsoftonline.com/{tenantid}/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "urls"),
+    [
+        ({**ORDERS, "issuer": TEMPLATE, "tenants": "*", "preset": "entra"}, {COMMON}),
+        (
+            {**ORDERS, "issuer": "https://example.com/{tenant}", "tenants": ["a", "b"]},
+            {f"https://example.com/{tenant}/.well-known/openid-configuration" for tenant in "ab"},
+        ),
+        ({**ORDERS, "issuer": "https://example.com/{tenant}", "tenants": "*"}, {None}),
+        ({"issuer_resolver": nobody}, {None}),
+    ],
+)
+def test_issuers_that_are_known_later(settings: dict[str, Any], urls: set[str | None]) -> None:
+    """What the settings do not name cannot be documented: a bearer token, from wherever."""
+    auth = OIDCAuth(**settings)
+    app = app_of(auth)
+    assert TestClient(app).get("/user").status_code == 401
+    plain = app.openapi()["components"]["securitySchemes"]
+    auth.install(app)
+    schemes = app.openapi()["components"]["securitySchemes"]
+    assert {scheme.get("openIdConnectUrl") for scheme in schemes.values()} == urls
+    assert {scheme.get("openIdConnectUrl") for scheme in plain.values()} <= urls
+    assert set(app.openapi()["paths"]["/user"]["get"]["responses"]) == {"200", "401"}
+
+
+def test_an_app_that_describes_itself(oidc: OIDC, issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
+    """RFC 9728 §3.1 and §5.1, without the middleware; a path parameter that takes everything is not in the way."""
+    auth = OIDCAuth(
+        oidc=OIDC(
+            issuer=issuer.url,
+            audience=issuer.audience,
+            resource="https://api.example.com/orders",
+            transport=issuer.transport(),
+            clock=oidc_clock,
+        )
+    )
+    app = FastAPI()
+
+    @app.get("/{rest:path}")
+    async def everything(rest: str, user: Principal = Depends(auth.current_user)) -> None: ...
+
+    auth.install(app)
+    client = TestClient(app)
+    challenge = client.get("/orders").headers["WWW-Authenticate"]
+    url = "https://api.example.com/.well-known/oauth-protected-resource/orders"
+    assert challenge == f'Bearer resource_metadata="{url}"'
+    described = client.get("/.well-known/oauth-protected-resource/orders").json()
+    assert (described["resource"], described["authorization_servers"]) == (
+        "https://api.example.com/orders",
+        [issuer.url],
+    )
+
+
 def test_nothing_is_changed_in_what_the_app_wrote(oidc: OIDC) -> None:
     auth = OIDCAuth(oidc=oidc)
     app = app_of(auth)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar, Unpack
 
 from fastapi import FastAPI
 
+from oidc_middleware.asgi.endpoints.resource_metadata import resource_metadata_routes
 from oidc_middleware.core.requirement import ExpectedClaims, Words
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.fastapi.dependencies import ClaimsOf, CurrentUser, OptionalUser, requirement_of
@@ -75,6 +76,7 @@ class OIDCAuth:
     def install(self, app: FastAPI, *, scopes: Mapping[str, str] | None = None) -> None:
         """Start and stop the service with `app`, and document it in the app's OpenAPI (see `document`).
 
+        With the setting `resource` the app describes itself too (RFC 9728): its description is at the well-known place.
         Without this the service starts on the first request, and OpenAPI knows only where to discover the issuer.
         """
         inner = app.router.lifespan_context
@@ -85,6 +87,8 @@ class OIDCAuth:
                 yield state
 
         app.router.lifespan_context = lifespan
+        if self.oidc.settings.resource_metadata is not None:
+            app.router.routes[:0] = resource_metadata_routes(self.oidc)
         document(app, scopes=scopes)
 
 

@@ -63,15 +63,18 @@ class Dependency(SecurityBase):
     @property
     def scheme_name(self) -> str:  # type: ignore[override]
         """The name of its scheme in OpenAPI, until `document` writes better ones."""
-        return schemes.OPENID_CONNECT if self.source.oidc is not None else schemes.BEARER
+        return schemes.OPENID_CONNECT if self._discovery_url else schemes.BEARER
 
     @property
     def model(self) -> Scheme:  # type: ignore[override]
         """Its scheme in OpenAPI, until `document` writes better ones."""
-        if self.source.oidc is None:
-            return HTTPBearer(bearerFormat="JWT")
-        issuer = next(iter(self.source.oidc.providers))
-        return OpenIdConnect(openIdConnectUrl=schemes.discovery_url(issuer))
+        url = self._discovery_url
+        return OpenIdConnect(openIdConnectUrl=url) if url else HTTPBearer(bearerFormat="JWT")
+
+    @property
+    def _discovery_url(self) -> str | None:
+        urls = schemes.discovery_urls(self.source.oidc) if self.source.oidc is not None else {}
+        return next(iter(urls.values()), None)
 
     def _check(self, user: Principal, security_scopes: SecurityScopes) -> None:
         """Let the user pass who has what is asked for.

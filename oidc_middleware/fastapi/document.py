@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from oidc_middleware.asgi.middleware import OIDCMiddleware
 from oidc_middleware.core.metadata import Metadata
 from oidc_middleware.fastapi.operations import Operation, Use, operations_of
-from oidc_middleware.fastapi.schemes import NAMES, schemes_of, suffix_of
+from oidc_middleware.fastapi.schemes import NAMES, discovery_urls, schemes_of, suffix_of
 from oidc_middleware.wiring import OIDC
 
 _ERROR = "OIDCError"
@@ -74,9 +74,9 @@ class Documented:
         plain = self._original()
         operations = tuple(operations_of(self._app))
         metadata = {
-            issuer: provider.peek_metadata()
+            issuer: (url, service.providers[issuer].peek_metadata())
             for service in self._services(operations)
-            for issuer, provider in service.providers.items()
+            for issuer, url in discovery_urls(service).items()
         }
         if self._made is None or self._made[0][0] is not plain or self._made[0][1] != metadata:
             self._made = (plain, metadata), self._make(plain, metadata, operations)
@@ -96,7 +96,10 @@ class Documented:
         return self._oidc
 
     def _make(
-        self, plain: dict[str, Any], metadata: Mapping[str, Metadata | None], operations: tuple[Operation, ...]
+        self,
+        plain: dict[str, Any],
+        metadata: Mapping[str, tuple[str, Metadata | None]],
+        operations: tuple[Operation, ...],
     ) -> dict[str, Any]:
         made = deepcopy(plain)
         needed = {name: "" for operation in operations for use in operation.uses for name in use.needed}
@@ -105,7 +108,7 @@ class Documented:
         ours: dict[str, Any] = {}
         names: dict[str, tuple[str, ...]] = {}
         for issuer, its in metadata.items():
-            schemes = schemes_of(issuer, its, scopes, suffix_of(issuer) if len(metadata) > 1 else "")
+            schemes = schemes_of(issuer, *its, scopes, suffix_of(issuer) if len(metadata) > 1 else "")
             ours |= schemes
             names[issuer] = tuple(schemes)
         if operations:
@@ -129,7 +132,7 @@ class Documented:
             issuer
             for service in dict.fromkeys(use.dependency.source.oidc or self._behind() for use in uses)
             if service is not None
-            for issuer in service.providers
+            for issuer in discovery_urls(service)
         ]
         if issuers:
             others = [entry for entry in operation.get("security", ()) if not NAMES & entry.keys()]

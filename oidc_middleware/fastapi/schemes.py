@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from oidc_middleware.core.metadata import Metadata, well_known_urls
+from oidc_middleware.wiring import OIDC
 
 OPENID_CONNECT: Final = "OpenIdConnect"
 OAUTH2: Final = "OAuth2"
@@ -18,16 +19,23 @@ NAMES: Final = frozenset({OPENID_CONNECT, BEARER})
 """The names that dependencies give their schemes by themselves."""
 
 
-def discovery_url(issuer: str) -> str:
-    """Return where everybody finds the metadata of an issuer; an address inside is of no use to readers.
+def discovery_urls(oidc: OIDC) -> dict[str, str]:
+    """Return where everybody finds the metadata of each issuer that the settings of a service name.
+
+    An address inside, which `discovery_url` of the settings may be, is of no use to readers. The tenants of a template
+    have one document together, or are issuers of their own.
 
     Source: OpenID Connect Discovery §4.
     """
-    return well_known_urls(issuer)[0]
+    shared = {issuer.issuer: issuer.common_metadata for issuer in oidc.settings.trusted if issuer.template is not None}
+    urls = {name: shared[name] if name in shared else well_known_urls(name)[0] for name in oidc.providers}
+    return {name: url for name, url in urls.items() if url is not None}
 
 
-def schemes_of(issuer: str, metadata: Metadata | None, scopes: Mapping[str, str], suffix: str) -> dict[str, Any]:
-    """Return the schemes of an issuer by their names, which end with `suffix`.
+def schemes_of(
+    issuer: str, url: str, metadata: Metadata | None, scopes: Mapping[str, str], suffix: str
+) -> dict[str, Any]:
+    """Return the schemes of an issuer, whose metadata are at `url`, by their names, which end with `suffix`.
 
     One is by discovery, and where the endpoints are known there is one by the authorization code flow, which is what
     Swagger UI's Authorize button uses (with PKCE, where it is told to). `scopes` are the scopes with descriptions.
@@ -47,7 +55,7 @@ def schemes_of(issuer: str, metadata: Metadata | None, scopes: Mapping[str, str]
     found[OPENID_CONNECT + suffix] = {
         "type": "openIdConnect",
         "description": f"Tokens of {issuer}",
-        "openIdConnectUrl": discovery_url(issuer),
+        "openIdConnectUrl": url,
     }
     return found
 
