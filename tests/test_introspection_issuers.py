@@ -18,6 +18,7 @@ from lifecycle_kit import ask, http_scope, who
 from provider_kit import until
 
 from oidc_middleware import OIDC, Issuer, OIDCMiddleware, Settings
+from oidc_middleware.cli.explain import explain
 from oidc_middleware.errors import (
     BackendUnavailable,
     ClaimError,
@@ -500,3 +501,14 @@ async def test_64_at_once_are_one_question_to_each(fleet: tuple[list[FakeIssuer]
     answers = await asyncio.gather(*(ask(doors[number % 2], http_scope(token=token)) for number in range(64)))
     assert {answer.status for answer in answers} == {200}
     assert [issuer.requests["introspect"] for issuer in issuers] == [1, 1]
+
+
+# What `explain` says
+
+
+async def test_explain_names_all_who_are_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    pair = Pair(INACTIVE, active(SECOND))
+    assert await explain(OPAQUE.encode(), pair.door().oidc) == 0
+    said = capsys.readouterr().out
+    assert f'an opaque token: "{FIRST}" and "{SECOND}" are asked in this order' in said
+    assert f'accepted: "alice" of "{SECOND}"' in said

@@ -111,3 +111,26 @@ async def test_4_some_leeway_of_a_few_minutes(leeway: float, after: float, statu
     token = signer.token(claims={"exp": int(NOW) + 1})
     door.clock.advance(1 + after)
     assert (await door.ask(token=token)).status == status
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        (["admin", "auditor"], {"admin", "auditor"}),
+        ([{"value": "admin", "display": "Administrator"}, {"value": "auditor", "primary": True}], {"admin", "auditor"}),
+        (["admin", {"value": "auditor"}], {"admin", "auditor"}),
+        ([{"display": "admin"}], set()),
+        ([{"value": ["admin"]}], set()),
+        ([{"value": "admin"}, {"value": 7}], set()),
+        ({"value": "admin"}, set()),
+        ([], set()),
+    ],
+)
+@pytest.mark.parametrize("name", ["roles", "groups"])
+async def test_2_2_3_1_groups_and_roles_as_scim_writes_them(
+    name: str, roles: Any, expected: set[str], signer: Signer
+) -> None:
+    """RFC 7643 §4.1.2; a list that holds anything else is none, for nobody knows what was meant."""
+    answer = await Door(signer.jwks(), token_type="at+jwt").ask(token=signer.token(claims={name: roles}))
+    assert answer.seen is not None
+    assert getattr(answer.seen["user"], name) == expected

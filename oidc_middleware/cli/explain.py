@@ -22,8 +22,6 @@ ACCEPTED = 0
 REFUSED = 1
 UNREACHABLE = 3
 
-_OPAQUE = Step("kind", "an opaque token: its issuer is asked")
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain the token that the arguments name.
@@ -51,8 +49,9 @@ async def _explain_and_close(token: bytes, oidc: OIDC) -> int:
 async def explain(token: bytes, oidc: OIDC) -> int:
     """Print the checks, the verdict of the door, and what may be behind it; return the exit code."""
     now = oidc.clock.now()
-    is_asked_about = oidc.authenticator.introspects(token)
-    walked = Walk((_OPAQUE,)) if is_asked_about else await walk(token, oidc.issuers, now)
+    asked = oidc.authenticator.asked_about(token)
+    is_asked_about = bool(asked)
+    walked = Walk((_opaque(asked),)) if asked else await walk(token, oidc.issuers, now)
     for step in walked.steps:
         print(_line(step))
     is_shared, problem = await _read_ledger(oidc) if walked.error is None else (False, None)
@@ -80,6 +79,12 @@ async def explain(token: bytes, oidc: OIDC) -> int:
     for hint in () if is_asked_about else hints(token, walked.token, walked.expected):
         print(f"hint: {hint}")
     return UNREACHABLE if verdict.status == HTTPStatus.SERVICE_UNAVAILABLE else REFUSED
+
+
+def _opaque(asked: tuple[str, ...]) -> Step:
+    """Return what is known of an opaque token before anybody is asked."""
+    who = "its issuer is asked" if len(asked) == 1 else f"{' and '.join(map(shown, asked))} are asked in this order"
+    return Step("kind", f"an opaque token: {who}")
 
 
 async def _read_ledger(oidc: OIDC) -> tuple[bool, str | None]:

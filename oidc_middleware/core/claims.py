@@ -160,12 +160,23 @@ def scopes(claims: Claims, paths: Sequence[str] = ("scope", "scp")) -> frozenset
 
 
 def words(claims: Claims, paths: Sequence[str]) -> frozenset[str]:
-    """Return the texts of the claims at `paths`: each is one, or a list of some; what is neither is none."""
+    """Return the texts of the claims at `paths`: each is one, or a list of some; what is neither is none.
+
+    In a list, `{"value": text}` is as good as the text.
+
+    Source: RFC 9068 §2.2.3.1, RFC 7643 §2.4 and §4.1.2 (`groups`, `roles`, `entitlements` as SCIM writes them).
+    """
     found: list[str] = []
     for path in paths:
         value = find(claims, path)
-        found += (value,) if isinstance(value, str) else texts(value)
+        found += (value,) if isinstance(value, str) else texts(_scim_values(value))
     return frozenset(filter(None, found))
+
+
+def _scim_values(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    return [item.get("value") if isinstance(item, Mapping) else item for item in value]
 
 
 def texts(value: object) -> Sequence[str]:
