@@ -18,6 +18,7 @@ from lifecycle_kit import ask, http_scope, who
 from provider_kit import until
 
 from oidc_middleware import OIDC, Issuer, OIDCMiddleware, Settings
+from oidc_middleware.auth import opaque
 from oidc_middleware.cli.explain import explain
 from oidc_middleware.errors import (
     BackendUnavailable,
@@ -215,6 +216,24 @@ async def test_a_flood_that_one_issuer_does_not_answer_leaves_the_other_alone() 
     assert isinstance(error, BackendUnavailable)
     release.set()
     assert {answer.status for answer in await asyncio.gather(*waiting)} == {401}
+
+
+async def test_all_issuers_together_have_one_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many hang, nobody waits for each of them in turn."""
+    monkeypatch.setattr(opaque, "PATIENCE", 0.05)
+    pair = Pair(active(FIRST), active(SECOND))
+    never = asyncio.Event()
+    pair.first.before = pair.second.before = never.wait
+    door = pair.door()
+    error = await error_of(door)
+    assert (type(error), str(error)) == (
+        ProviderUnavailable,
+        "provider_unavailable: introspection: the issuers together take too long",
+    )
+    assert is_503(await door.ask(token=OPAQUE))
+    never.set()
+    monkeypatch.undo()
+    assert (await door.ask(token=OPAQUE)).status == 200
 
 
 # Prefixes

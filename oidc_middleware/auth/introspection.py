@@ -20,9 +20,10 @@ INACTIVE_LIFE = 10.0
 MAX_CALLS = 256
 """Questions that may be under way at once, so that a flood of made-up tokens is no flood for the issuer."""
 
+PATIENCE = 10.0
+"""Seconds for which anybody waits: a node that waits for another's answer, which does not come, asks itself."""
+
 _LOADING = Loading(life=LIFE, negative_life=INACTIVE_LIFE, refresh_ahead=1, jitter=0, lock=True, lock_life=6)
-# Seconds for all: a node that waits for another's answer, which does not come, asks itself.
-_PATIENCE = 10.0
 
 
 class Introspector(Protocol):
@@ -88,7 +89,7 @@ class Introspection:
         """
         key = sha256(self._source + token).digest()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await self._forget_future(key)
                 payload = await self._answers.get_or_load(key, partial(self._load, token))
         except TimeoutError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
-from oidc_middleware.auth.introspection import Answer, Introspection
+from oidc_middleware.auth.introspection import PATIENCE, Answer, Introspection
 from oidc_middleware.core.foreign import Foreign, reason_of_opaque
 from oidc_middleware.core.opaque import is_opaque
-from oidc_middleware.errors import BackendUnavailable, Inactive, ProviderError
+from oidc_middleware.errors import BackendUnavailable, Inactive, ProviderError, ProviderUnavailable
 
 
 class OpaqueTokens:
@@ -40,8 +41,16 @@ class OpaqueTokens:
 
         Raises:
             Inactive: all say that the token is not active.
-            ProviderError, BackendUnavailable: nobody says that it is active, and one does not say anything.
+            ProviderError, BackendUnavailable: nobody says that it is active, and one does not say anything, or all
+                together take too long.
         """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask_in_order(token)
+        except TimeoutError:
+            raise ProviderUnavailable("introspection: the issuers together take too long") from None
+
+    async def _ask_in_order(self, token: bytes) -> tuple[str, Answer]:
         unsaid: ProviderError | BackendUnavailable | None = None
         asked = dict(self._asked)
         for name in sorted(self.issuers_of(token), key=lambda name: asked[name].fails):
