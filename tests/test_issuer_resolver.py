@@ -326,9 +326,27 @@ async def test_known_issuers_outlive_a_resolver_that_fails(place: Place) -> None
     assert place.registry.asked[place.one] == 2, "asked again after a pause, not for each token"
     place.clock.advance(resolving.PAUSE)
     assert (await place.ask(place.one, claims={"jti": "t-4"})).status == 200
-    assert place.registry.asked[place.one] == 3
+    await until(lambda: place.registry.asked[place.one] == 3)
     place.clock.advance(resolving.STALE_LIFE)
     assert is_503(await place.ask(place.one, claims={"jti": "t-5"}))
+
+
+async def test_nobody_waits_again_and_again_for_a_resolver_that_hangs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await place.ask(place.one)).status == 200
+    place.registry.hold = asyncio.Event()
+    place.clock.advance(resolving.LIFE)
+    monkeypatch.setattr(resolving, "DEADLINE", 0.05)
+    assert (await place.ask(place.one, claims={"jti": "t-2"})).status == 200
+    monkeypatch.setattr(resolving, "DEADLINE", 3600)
+    place.clock.advance(resolving.PAUSE)
+    assert (await place.ask(place.one, claims={"jti": "t-3"})).status == 200
+    await until(lambda: place.registry.under_way)  # beside
+    del place.registry.known[place.one]
+    place.registry.hold.set()
+    await until(lambda: not place.entries)
+    assert (await place.ask(place.one, claims={"jti": "t-4"})).status == 401
 
 
 async def test_an_issuer_whose_keys_do_not_come_is_503(place: Place) -> None:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oidc_middleware import OIDC, Issuer, Rule, Settings
+from oidc_middleware.cli.doctor import examine
+from oidc_middleware.cli.explain import explain
 from oidc_middleware.core.issuer_template import IssuerTemplate, parse_template
 from oidc_middleware.core.keys import parse_jwks
 from oidc_middleware.errors import ConfigError
@@ -356,3 +358,60 @@ def test_templates_come_from_variables_too(monkeypatch: pytest.MonkeyPatch) -> N
     oidc = OIDC(Settings())
     assert set(oidc.issuers) == {issuer_of(ONE), issuer_of(TWO)}
     assert set(oidc.providers) == {issuer_of(ONE), issuer_of(TWO)}
+
+
+# What others make of it
+
+
+def test_the_api_names_the_issuers_that_can_be_listed() -> None:
+    """RFC 9728 §2: `authorization_servers` are issuers, and a template is none."""
+    keywords: dict[str, Any] = {"issuer": TEMPLATE, "audience": "a", "resource": "https://api.example/x"}
+    listed = Settings(tenants=[ONE, TWO], **keywords).resource_metadata
+    anybody = Settings(tenants="*", **keywords).resource_metadata
+    assert listed is not None
+    assert anybody is not None
+    assert listed.document()["authorization_servers"] == [issuer_of(ONE), issuer_of(TWO)]
+    assert "authorization_servers" not in anybody.document()
+
+
+@pytest.mark.anyio
+async def test_the_issuer_of_an_accepted_token_can_be_looked_at(signer: Signer) -> None:
+    door = door_of(common(signer.jwks()), tenants=["*"])
+    assert await refusal(door, token_of(signer)) is None
+    found = door.oidc.issuers.peek(issuer_of(ONE))
+    assert found is not None
+    assert (found.expected.issuer, found.expected.tenant) == (issuer_of(ONE), ("tid", ONE))
+    assert door.oidc.issuers.peek(TEMPLATE) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("tenants", TENANTS)
+@pytest.mark.parametrize("name", [*ISS, "good"])
+async def test_explain_says_what_the_door_says(
+    name: str, tenants: str, signer: Signer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = ISS[name][0] if name in ISS else {}
+    token = token_of(signer, claims=claims)
+    expected = await refusal(door_of(common(signer.jwks()), tenants=TENANTS[tenants]), token)
+    code = await explain(token.encode(), door_of(common(signer.jwks()), tenants=TENANTS[tenants]).oidc)
+    said = capsys.readouterr().out
+    assert code == (0 if expected is None else 1)
+    assert ("accepted: " if expected is None else f"refused: {expected} (the client sees 401") in said
+    assert "please report this as a bug" not in said
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("own", [False, True], ids=["common", "own"])
+@pytest.mark.parametrize("tenants", TENANTS)
+async def test_doctor_looks_at_what_there_is(
+    tenants: str, own: bool, signer: Signer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = common(signer.jwks())
+    documents.publish(issuer_of(ONE), signer.jwks())
+    documents.publish(issuer_of(TWO), signer.jwks())
+    door = door_of(documents, tenants=TENANTS[tenants], **({"discovery_url": None} if own else {}))
+    assert await examine(door.oidc) == 0
+    said = capsys.readouterr().out
+    keys = 0 if own and tenants == "any" else 2 if own else 1
+    assert said.count("ok      discovery") == keys
+    assert (f'"{TEMPLATE}": each tenant is asked' in said) is (own and tenants == "any")

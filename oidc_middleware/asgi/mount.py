@@ -59,7 +59,7 @@ def audience_of_mount(oidc: OIDC, keywords: Mapping[str, Any]) -> frozenset[str]
         raise problem.of("audience") from None
     accepted = {audience for issuer in oidc.settings.trusted for audience in issuer.audience}
     for audience in wanted:
-        if audience not in accepted:
+        if audience not in accepted and oidc.settings.issuer_resolver is None:
             cure = f"Name one or several of {', '.join(sorted(accepted))}, or add it to the audience of OIDC(...)."
             raise ConfigError("audience", f"{shown(audience)} is none that the service accepts", cure)
     return frozenset(wanted)
@@ -73,7 +73,7 @@ def check_audience(principal: Principal, audiences: frozenset[str], oidc: OIDC) 
 
     Source: RFC 7519 §4.1.3, RFC 9068 §4.
     """
-    issuer = oidc.issuers.get(principal.issuer)
+    issuer = oidc.issuers.peek(principal.issuer)
     name = issuer.expected.audience_claim if issuer is not None else "aud"
     value = principal.claims.get(name)
     held = (value,) if isinstance(value, str) else value

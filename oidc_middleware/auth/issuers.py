@@ -18,6 +18,9 @@ class Finder(Protocol):
     def may_know(self, issuer: str) -> bool:
         """Tell whether `find` has to be asked about an issuer of this name."""
 
+    def peek(self, issuer: str) -> TrustedIssuer | None:
+        """Return the issuer of this very name, if it is known here; nobody is asked."""
+
     async def find(self, issuer: str) -> TrustedIssuer | None:
         """Return the issuer of this very name; None: it is not trusted.
 
@@ -67,6 +70,14 @@ class Issuers(Mapping[str, TrustedIssuer]):
             raise ClaimError("iss", "mismatch", reason or "not one of the configured issuers")
         return issuer
 
+    def peek(self, name: str) -> TrustedIssuer | None:
+        """Return the issuer of this very name, if it is known here, as that of an accepted token nearly always is."""
+        issuer = self.fixed.get(name)
+        for finder in self._finders:
+            if issuer is None:
+                issuer = finder.peek(name)
+        return issuer
+
     def may_know(self, name: str) -> bool:
         """Tell whether tokens of an issuer of this name may be accepted."""
         return name in self.fixed or any(finder.may_know(name) for finder in self._finders)
@@ -87,7 +98,11 @@ class Wildcard:
         """Tell whether it is of the form of the template."""
         return self._tenant_of(issuer) is not None
 
-    async def find(self, issuer: str) -> TrustedIssuer | None:
+    def peek(self, issuer: str) -> TrustedIssuer | None:
         """Return the issuer of this tenant."""
         tenant = self._tenant_of(issuer)
         return None if tenant is None else self._fill(tenant)
+
+    async def find(self, issuer: str) -> TrustedIssuer | None:
+        """Return the issuer of this tenant."""
+        return self.peek(issuer)

@@ -120,6 +120,11 @@ class ResolvedIssuers(Generic[D]):
         """Tell whether the resolver may know an issuer of this name."""
         return self._could_be(issuer)
 
+    def peek(self, issuer: str) -> TrustedIssuer | None:
+        """Return the issuer of this very name, if it is open."""
+        entry = self._entries.get(issuer)
+        return None if entry is None else entry.open.trusted
+
     async def find(self, issuer: str) -> TrustedIssuer | None:
         """Return the issuer of this very name; None: it is not trusted.
 
@@ -134,6 +139,8 @@ class ResolvedIssuers(Generic[D]):
             self._start_if_ready(entry)
             if now < entry.ask_at:
                 return entry.open.trusted
+            if self._fails and now < entry.until:
+                return self._known_meanwhile(issuer, entry, now)
         elif self._refused.get(_digest(issuer), -math.inf) > now:
             return None
         try:
@@ -143,6 +150,13 @@ class ResolvedIssuers(Generic[D]):
                 raise
             entry.ask_at = self._now() + PAUSE
             return entry.open.trusted
+
+    def _known_meanwhile(self, issuer: str, entry: _Entry[D], now: float) -> TrustedIssuer:
+        """Return what is known while the resolver fails, and ask it beside: nobody waits for it again and again."""
+        entry.ask_at = now + PAUSE
+        with contextlib.suppress(BackendUnavailable):
+            self._flights.begin(issuer, partial(self._ask, issuer))
+        return entry.open.trusted
 
     def start(self) -> None:
         """Refresh the keys of those that are open, and of those to come, unasked."""

@@ -52,6 +52,8 @@ def _beside_expected(claims: Mapping[str, Any], expected: Expected) -> Iterator[
             "No aud but a client_id, as in Amazon Cognito's access tokens. Set audience_claim to client_id, and "
             "audience to the id of the app client."
         )
+    if claims.get("typ") == "Bearer" and "nonce" in claims and "nonce" not in expected.waived:
+        yield "Keycloak before version 24 puts a nonce into access tokens. Set preset to keycloak, or update it."
     if claims.get("aud") in ("account", ["account"]):
         yield "Keycloak knows no audience for this client: add an audience mapper for your API to one of its scopes."
 
@@ -76,10 +78,6 @@ def _is_id(_: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
     return says_so or "at_hash" in claims or "c_hash" in claims or ("nonce" in claims and claims.get("typ") != "Bearer")
 
 
-def _is_old_keycloak(_: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
-    return claims.get("typ") == "Bearer" and "nonce" in claims
-
-
 def _is_secret_signed(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
     return str(header.get("alg")).startswith("HS") and not _is_refresh(header, claims)
 
@@ -101,7 +99,6 @@ _KINDS: tuple[tuple[Callable[[Mapping[str, Any], Mapping[str, Any]], bool], str]
     (_is_refresh, "A refresh token: it is for the issuer alone. Send the access token."),
     (_is_logout, "A logout token: the issuer sends it to a client when a user leaves. It is no access token."),
     (_is_id, "An ID token, it seems: it tells a client who logged in. Send the access token."),
-    (_is_old_keycloak, "Keycloak before version 24 puts a nonce into access tokens. Update it."),
     (
         _is_secret_signed,
         "Signed with a shared secret, so whoever can check it could write it. Let the issuer sign with RS256 or ES256.",

@@ -65,7 +65,7 @@ class KeySet:
     should be told. Neither text holds anything of a key.
     """
 
-    __slots__ = ("_by_issuer", "_candidates", "document", "keys", "skipped", "warnings")
+    __slots__ = ("_by_issuer", "_candidates", "_issuers", "document", "keys", "skipped", "warnings")
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class KeySet:
         self.skipped: tuple[str, ...] = tuple(skipped)
         self.warnings: tuple[str, ...] = tuple(warnings)
         self._candidates = _index(self.keys)
+        self._issuers = frozenset(key.issuer for key in self.keys if key.issuer is not None)
         self._by_issuer: dict[frozenset[str], KeySet] = {}
 
     def __len__(self) -> int:
@@ -99,10 +100,9 @@ class KeySet:
 
     def of_issuer(self, names: frozenset[str]) -> KeySet:
         """Return the keys without those that the document gives to another issuer than one called by `names`."""
-        given = frozenset(key.issuer for key in self.keys if key.issuer is not None)
-        if given <= names:
+        if self._issuers <= names:
             return self
-        named = given & names  # as many different sets at most as the document names issuers, and one
+        named = self._issuers & names  # as many different sets at most as the document names issuers, and one
         subset = self._by_issuer.get(named)
         if subset is None:
             keys = (key for key in self.keys if key.issuer is None or key.issuer in named)

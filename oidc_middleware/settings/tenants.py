@@ -55,9 +55,7 @@ def check_tenants(trusted: tuple[Issuer, ...]) -> None:
 
 def _names(issuer: Issuer, template: IssuerTemplate | None) -> list[str]:
     """Return what stands for this issuer: the two placeholders are told apart by nothing that a token says."""
-    if template is None:
-        return [issuer.issuer]
-    return [template.fill("{}"), *(template.fill(tenant) for tenant in issuer.tenants if tenant != ANY_TENANT)]
+    return list(issuer.identifiers) if template is None else [template.fill("{}"), *issuer.identifiers]
 
 
 def _check_template(before: str, issuer: Issuer, template: IssuerTemplate) -> None:

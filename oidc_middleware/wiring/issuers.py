@@ -87,6 +87,7 @@ class ServiceIssuers:
         self._random = random
         self._on_keys_removed = on_keys_removed
         self._transport = transport
+        self._door = self._new_door(None)  # one for all: each would hold the system's certificates in memory
         self._open: dict[str, OpenIssuer] = {}
         self._resolved: dict[str, ResolvedIssuers[Issuer]] = {}
         fixed: dict[str, TrustedIssuer] = {}
@@ -167,6 +168,9 @@ class ServiceIssuers:
 
     # One issuer
 
+    def _new_door(self, ca_file: str | None) -> HTTPDoor:
+        return HTTPDoor(ca_file=ca_file, allow_http=self._settings.allow_http, transport=self._transport)
+
     def _opened(self, issuer: Issuer, template: IssuerTemplate | None = None) -> OpenIssuer:
         """Open an issuer; `template` is the one that it was made from, as the issuer of one of its tenants."""
         provider = Provider(
@@ -176,7 +180,7 @@ class ServiceIssuers:
             endpoints=configured_endpoints(issuer),
             algorithms=frozenset(issuer.algorithms),
             needs_keys=not issuer.introspects,
-            http=HTTPDoor(ca_file=issuer.ca_file, allow_http=self._settings.allow_http, transport=self._transport),
+            http=self._door if issuer.ca_file is None else self._new_door(issuer.ca_file),
             caches=self._caches,
             clock=self._clock,
             random=self._random,
