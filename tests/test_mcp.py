@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken, TokenVerifier
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from oidc_middleware import OIDC, OIDCMiddleware, Rule
+from oidc_middleware import OIDC, OIDCMiddleware, Rule, resource_metadata_routes
 from oidc_middleware.errors import ConfigError, ProviderUnavailable, RevocationStale
 from oidc_middleware.mcp import OIDCTokenVerifier, ToolScopes, auth_settings
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
@@ -226,13 +228,13 @@ HEADERS = {
 }
 
 
-def post(client: TestClient, message: Any, token: str | None = None, **headers: str) -> Any:
+def post(client: TestClient, message: Any, token: str | None = None, *, path: str = "/mcp", **headers: str) -> Any:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     if isinstance(message, dict) and message.get("method") == "tools/call":
         headers = {"Mcp-Name": message["params"]["name"]} | headers
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    return client.post("/mcp", content=body, headers=HEADERS | headers)
+    return client.post(path, content=body, headers=HEADERS | headers)
 
 
 @contextmanager
@@ -328,6 +330,50 @@ def test_settings_that_the_sdk_cannot_have(open_: Open, keywords: dict[str, Any]
     with pytest.raises(ConfigError) as error:
         auth_settings(oidc)
     assert error.value.field == field
+
+
+def test_several_servers_share_a_service(open_: Open, issuer: FakeIssuer) -> None:
+    """Each has its own resource, description and scopes, and a token for one is none for the other."""
+    urls = {name: f"http://127.0.0.1:8000/{name}/mcp" for name in ("notes", "mail")}
+    oidc = open_(audience=list(urls.values()), resource=None)
+    routes: list[Route | Mount] = []
+    for name, url in urls.items():
+        server = make_server(
+            token_verifier=OIDCTokenVerifier(oidc, resource=url), auth=auth_settings(oidc, resource=url)
+        ).streamable_http_app(host="127.0.0.1", stateless_http=True, json_response=True)
+        own: dict[str, Any] = {"resource": url, "rules": [Rule("/mcp", scopes=[f"{name}:read"])]}
+        routes += resource_metadata_routes(oidc, **own)
+        routes.append(Mount(f"/{name}", OIDCMiddleware(server, oidc=oidc, audience=url, **own)))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for route in routes:
+                if isinstance(route, Mount):
+                    inner = route.app.app  # type: ignore[attr-defined]
+                    await stack.enter_async_context(inner.router.lifespan_context(inner))
+            yield
+
+    with client_of(Starlette(routes=routes, lifespan=lifespan)) as client:
+        for name, url in urls.items():
+            where = f"http://127.0.0.1:8000/.well-known/oauth-protected-resource/{name}/mcp"
+            refused = post(client, call("whoami"), path=f"/{name}/mcp")
+            assert refused.headers["www-authenticate"] == f'Bearer scope="{name}:read", resource_metadata="{where}"'
+            described = client.get(where).json()
+            assert (described["resource"], described["scopes_supported"]) == (url, [f"{name}:read"])
+            token = issuer.token("eve", audience=url, scope="notes:read mail:read")
+            statuses = {other: post(client, call("whoami"), token, path=f"/{other}/mcp").status_code for other in urls}
+            assert statuses == {other: 200 if other == name else 401 for other in urls}
+
+
+async def test_a_verifier_of_one_resource_of_several(open_: Open, issuer: FakeIssuer) -> None:
+    async with open_(audience=["a", "b"], resource="http://127.0.0.1/x") as oidc:
+        one = OIDCTokenVerifier(oidc, resource="a")
+        both = await one.verify_token(issuer.token(audience=["b", "a"]))
+        assert both is not None
+        assert both.resource == "a"
+        assert await one.verify_token(issuer.token(audience="b")) is None
+        assert await OIDCTokenVerifier(oidc).verify_token(issuer.token(audience="b")) is not None
 
 
 # What tools need

@@ -24,6 +24,11 @@ POLICY: Final = (
     "websocket_token",
     "realm",
     "on_error",
+    "resource",
+    "resource_name",
+    "resource_documentation",
+    "authorization_servers",
+    "scopes_supported",
 )
 """The settings of a service that each middleware may replace, beside `audience`, which it may narrow."""
 

@@ -33,13 +33,17 @@ class OIDCTokenVerifier(TokenVerifier):
 
     That is: signature or introspection, issuer, audience, kind, life and revocation. The service is started with the
     first token if nobody did it before; whoever wants it stopped in the end starts it (`async with oidc`).
+
+    Where several MCP servers share a service, `resource` is the identifier of this one: tokens that are not for it are
+    refused. It is one of the audiences that the service accepts.
     """
 
-    def __init__(self, oidc: OIDC) -> None:
+    def __init__(self, oidc: OIDC, *, resource: str | None = None) -> None:
         given: object = oidc
         if not isinstance(given, OIDC):
             raise ConfigError("oidc", f"is of type {type(given).__name__}", "Pass OIDC(...)")
         self._oidc = oidc
+        self._only = resource
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return what the SDK wants to know of a token; None: it is refused, and the SDK answers 401.
@@ -58,12 +62,16 @@ class OIDCTokenVerifier(TokenVerifier):
             logger.info("refused a token: %s", error)
             return None
         principal = known.principal
+        resource = self._resource(principal)
+        if self._only is not None and resource != self._only:
+            logger.info("refused a token: it is for another resource")
+            return None
         return AccessToken(
             token=token,
             client_id=principal.client_id or "",
             scopes=sorted(principal.scopes),
             expires_at=None if principal.expires_at == math.inf else int(principal.expires_at),
-            resource=self._resource(principal),
+            resource=resource,
             subject=principal.subject,
             claims=msgspec.json.decode(principal.payload, type=dict[str, Any]),
         )
@@ -80,21 +88,23 @@ class OIDCTokenVerifier(TokenVerifier):
         audiences = (found,) if isinstance(found, str) else found
         settings = self._oidc.settings
         configured = [audience for issuer in settings.trusted for audience in issuer.audience]
-        wanted = (settings.resource, *configured, *(audiences if len(audiences) == 1 else ()))
+        wanted = (self._only, settings.resource, *configured, *(audiences if len(audiences) == 1 else ()))
         return next((audience for audience in wanted if audience in audiences), None)
 
 
-def auth_settings(oidc: OIDC, *, issuer: str | None = None, required_scopes: list[str] | None = None) -> AuthSettings:
+def auth_settings(
+    oidc: OIDC, *, resource: str | None = None, issuer: str | None = None, required_scopes: list[str] | None = None
+) -> AuthSettings:
     """Return what `MCPServer(auth=…)` wants beside an `OIDCTokenVerifier`: issuer and resource of the settings.
 
-    The SDK knows one issuer: of several, pass the one to tell clients as `issuer`. It is not asked to compare
-    audiences, for the verifier does. Behind `OIDCMiddleware` the SDK's own description of the resource is never
-    reached, and that of the door has all issuers.
+    Where several MCP servers share a service, pass the `resource` of this one. The SDK knows one issuer: of several,
+    pass the one to tell clients as `issuer`. It is not asked to compare audiences, for the verifier does. Behind
+    `OIDCMiddleware` the SDK's own description of the resource is never reached, and that of the door has all issuers.
 
     Raises:
-        ConfigError: `resource` is not set, or `issuer` is not passed and not exactly one is described.
+        ConfigError: there is no `resource`, or `issuer` is not passed and not exactly one is described.
     """
-    settings = oidc.settings
+    settings = oidc.settings if resource is None else oidc.settings.model_copy(update={"resource": resource})
     if settings.resource_metadata is None:
         raise ConfigError("resource", "is not set", "Set it to the URL of the MCP endpoint: https://host/mcp.")
     names = settings.resource_metadata.authorization_servers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Unpack
 
 import msgspec
 from starlette.requests import Request
@@ -11,9 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
+from oidc_middleware.asgi.mount import settings_of_mount
+from oidc_middleware.asgi.refusal import settings_of
 from oidc_middleware.core.protected_resource import ResourceMetadata
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings import Settings
+from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring import OIDC
 
 # A page of any origin may read what anybody may read; the wildcard never covers a request with cookies.
@@ -27,17 +30,22 @@ _PREFLIGHT: Final = _CROSS_ORIGIN | {
 }
 
 
-def resource_metadata_routes(source: OIDC | Settings) -> list[Route]:
+def resource_metadata_routes(source: OIDC | Settings, **keywords: Unpack[SettingsKeywords]) -> list[Route]:
     """Return routes with the description of the API that `source` protects.
 
     They belong into the outermost app where the protected one is mounted, for clients look at the root of the host.
+    Where several APIs share a service, `keywords` are those that the middleware of this one has beside `oidc=`; the
+    place without a path then is that of the first.
 
     Raises:
-        ConfigError: `resource` is not set, so there is nothing to describe.
+        ConfigError: `resource` is not set, so there is nothing to describe, or a keyword cannot work.
 
     Source: RFC 9728 §3.1.
     """
-    settings = source.settings if isinstance(source, OIDC) else source
+    if isinstance(source, OIDC):
+        settings = settings_of_mount(source, keywords)
+    else:
+        settings = source.model_copy(update=keywords) if keywords else source
     metadata = settings.resource_metadata
     if metadata is None:
         raise ConfigError("resource", "is not set, so there is no description of this API", "Set resource=...")
@@ -54,7 +62,7 @@ async def describe(request: Request) -> Response:
 
     Source: RFC 9728 §3.2.
     """
-    metadata = OIDC.from_scope(request.scope).settings.resource_metadata
+    metadata = settings_of(request.scope).resource_metadata
     assert metadata is not None  # noqa: S101  the policy knows this endpoint only then
     return _answer(metadata)
 
