@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from oidc_middleware import OIDC, OIDCMiddleware, Rule, resource_metadata_routes
 from oidc_middleware.errors import ConfigError, ProviderUnavailable, RevocationStale
-from oidc_middleware.mcp import OIDCTokenVerifier, ToolScopes, auth_settings
+from oidc_middleware.mcp import AnswerUnavailable, OIDCTokenVerifier, ToolScopes, auth_settings
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ async def test_scopes_that_others_imply(open_: Open, issuer: FakeIssuer) -> None
 
 
 async def test_bad_tokens_are_none(open_: Open, issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
-    """T-aud-other, T-typ-id, V-revoked and shapes that no header could carry."""
+    """T-aud-other, T-typ-idtoken, a revoked one, and shapes that no header could carry."""
     good, ended = issuer.token(), issuer.token(expires_in=60)
     async with open_() as oidc:
         verifier = OIDCTokenVerifier(oidc)
@@ -149,7 +149,7 @@ async def test_opaque_tokens_are_introspected(open_: Open, issuer: FakeIssuer) -
 
 
 async def test_nobody_can_say_is_no_bad_token(open_: Open, issuer: FakeIssuer) -> None:
-    """T-503: an issuer that is away says nothing about the token."""
+    """An issuer that is away says nothing about the token."""
     issuer.fault("*", faults.status(503))
     async with open_() as oidc:
         with pytest.raises(ProviderUnavailable):
@@ -280,6 +280,44 @@ def test_the_sdk_alone_makes_500_of_what_nobody_knows(open_: Open, issuer: FakeI
     issuer.fault("*", faults.status(503))
     with client_of(alone(open_())) as client:
         assert post(client, call("whoami"), issuer.token(scope="read")).status_code == 500
+
+
+def test_the_sdk_alone_answers_503_where_that_is_asked_for(open_: Open, issuer: FakeIssuer, alone: Any) -> None:
+    app, token = alone(open_()), issuer.token(scope="read")
+    app.add_middleware(AnswerUnavailable)
+    issuer.fault("*", faults.status(503))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:  # which raises what the app raises
+        refused = post(client, call("whoami"), token)
+        assert (refused.status_code, refused.json()["error"]) == (503, "temporarily_unavailable")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "www-authenticate" not in refused.headers
+        assert post(client, call("whoami")).status_code == 401
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("error", [ProviderUnavailable("x"), ConfigError("a", "b", "c"), RuntimeError("x")])
+async def test_only_what_is_not_answered_yet_becomes_503(error: Exception, has_begun: bool) -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if has_begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def serve() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": []}
+        await AnswerUnavailable(app)(scope, send, send)  # type: ignore[arg-type]
+
+    if isinstance(error, ProviderUnavailable) and not has_begun:
+        await serve()
+        assert sent[0]["status"] == 503
+    else:
+        with pytest.raises(type(error)):
+            await serve()
+        assert [message["status"] for message in sent] == [200] * has_begun
 
 
 def behind_the_door(oidc: OIDC, **options: Any) -> ASGIApp:
@@ -456,7 +494,7 @@ ERASE = json.dumps(call("erase")).encode()
 def test_what_two_readers_could_read_in_two_ways_is_refused(
     client: TestClient, issuer: FakeIssuer, body: bytes
 ) -> None:
-    """D-dup: the SDK's reader takes the last of two names, and UTF-16."""
+    """The SDK's reader takes the last of two names, and UTF-16."""
     answer = post(client, body, issuer.token(scope="mcp:use"), **{"Mcp-Name": "erase"})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == -32700
@@ -512,6 +550,29 @@ def test_it_stands_behind_the_door() -> None:
         pytest.raises(LookupError, match="OIDCMiddleware"),
     ):
         post(client, call("erase"))
+
+
+async def test_who_leaves_in_the_middle_of_a_message_calls_nothing() -> None:
+    messages = iter([{"type": "http.request", "body": ERASE[:9], "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def never(*_: object) -> None:
+        pytest.fail("nobody is there")
+
+    await ToolScopes(never, {"erase": "a"})({"type": "http", "method": "POST"}, receive, never)
+
+
+@pytest.mark.parametrize("scope", [{"type": "http", "method": "GET"}, {"type": "websocket"}, {"type": "lifespan"}])
+async def test_what_is_no_message_passes_as_it_is(scope: dict[str, str]) -> None:
+    passed: list[Any] = []
+
+    async def app(*given: Any) -> Any:
+        passed.extend(given)
+
+    await ToolScopes(app, {"erase": "a"})(scope, app, app)
+    assert passed == [scope, app, app]
 
 
 def test_scopes_are_checked() -> None:
