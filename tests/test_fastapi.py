@@ -3,11 +3,13 @@
 # ruff: noqa: B008, FAST002  an annotation is a string here, and cannot name a fixture
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
 from fastapi.responses import JSONResponse
@@ -218,6 +220,23 @@ def test_realm_and_on_error_of_the_settings(make_oidc: Callable[..., OIDC]) -> N
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="orders"'
 
 
+def test_an_opaque_token(make_oidc: Callable[..., OIDC], issuer: FakeIssuer) -> None:
+    """The issuer is asked once for many requests at a time, as at the door (I-concurrent)."""
+    client = issuer.client("api", secret="secret")
+    oidc = make_oidc(client_id=client.client_id, client_secret="secret")
+    app = app_of(OIDCAuth(oidc=oidc))
+    headers = bearer(issuer.opaque_token("alice"))
+
+    async def ask() -> list[int]:
+        transport = httpx2.ASGITransport(app)
+        async with oidc, httpx2.AsyncClient(transport=transport, base_url="http://test", trust_env=False) as http:
+            answers = await asyncio.gather(*(http.get("/me", headers=headers) for _ in range(64)))
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(ask()) == [200] * 64
+    assert oidc.stats()["issuers"][issuer.url]["introspections"] == 1
+
+
 def test_a_browser_gets_a_page(plain: TestClient) -> None:
     answer = plain.get("/me", headers={"Accept": "text/html"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
@@ -293,6 +312,38 @@ def test_a_handler_for_all_http_exceptions_leaves_refusals_alone(auth: OIDCAuth)
         return JSONResponse({"uniform": error.detail}, error.status_code, error.headers)
 
     assert TestClient(app).get("/me").json()["error"] == "missing_token"
+
+
+def test_a_handler_for_a_status_goes_first_and_has_the_challenge(auth: OIDCAuth) -> None:
+    app = app_of(auth)
+
+    @app.exception_handler(401)
+    async def mine(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"mine": error.detail}, error.status_code, error.headers)
+
+    answer = TestClient(app).get("/me")
+    assert (answer.status_code, answer.json()) == (401, {"mine": "Authentication is required."})
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="oidc"'
+
+
+def test_a_handler_for_all_exceptions_does_not_make_a_refusal_a_failure(auth: OIDCAuth) -> None:
+    app = app_of(auth)
+
+    @app.exception_handler(Exception)
+    async def mine(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse("swallowed", 200)
+
+    assert TestClient(app).get("/me").status_code == 401
+
+
+def test_a_mounted_app_refuses_as_well(auth: OIDCAuth, issuer: FakeIssuer) -> None:
+    outer = FastAPI()
+    outer.mount("/inner", app_of(auth))
+    client = TestClient(outer)
+    answer = client.post("/inner/items", json={"name": "tea"}, headers=bearer(issuer.token(scope="other")))
+    assert answer.status_code == 403
+    assert answer.headers["WWW-Authenticate"].endswith('scope="items:write"')
+    assert client.get("/inner/me", headers=bearer(issuer.token("alice"))).status_code == 200
 
 
 def test_a_dependency_with_yield_sees_an_http_exception(auth: OIDCAuth) -> None:

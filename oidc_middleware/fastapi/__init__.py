@@ -19,12 +19,12 @@ from __future__ import annotations
 
 try:
     import fastapi as _fastapi  # noqa: F401  asked for here, so that whoever lacks it reads what to do
-except ImportError as error:
-    if error.name != "fastapi":
+except ImportError as _error:
+    if _error.name != "fastapi":
         raise
     raise ImportError(
         "oidc_middleware.fastapi needs FastAPI. Install it: pip install 'oidc-middleware[fastapi]'", name="fastapi"
-    ) from error
+    ) from _error
 
 from oidc_middleware.fastapi.auth import OIDCAuth
 from oidc_middleware.fastapi.dependencies import ClaimsOf, CurrentUser, OptionalUser, claims_of, require

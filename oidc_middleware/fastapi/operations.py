@@ -6,7 +6,7 @@ operations; who gets in is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import FastAPI, routing
@@ -47,16 +47,10 @@ def scopes_of(scope: Scope) -> tuple[str, ...]:
 
 def operations_of(app: FastAPI) -> Iterator[Operation]:
     """Yield the documented operations of an app that use a dependency of ours."""
-    for route in _routes(app):
+    for route in routing.iter_route_contexts(app.routes):  # those of included routers too
         uses = tuple(_uses(getattr(route, "dependant", None)))
-        if uses and getattr(route, "include_in_schema", False):
+        if uses and route.path_format is not None and getattr(route, "include_in_schema", False):
             yield Operation(route.path_format, frozenset(map(str.lower, route.methods or ())), uses)
-
-
-def _routes(app: FastAPI) -> Iterable[Any]:
-    """Return the routes, those of included routers too: until 0.137 FastAPI copied them into the app."""
-    contexts = getattr(routing, "iter_route_contexts", None)
-    return app.routes if contexts is None else contexts(app.routes)
 
 
 def _uses(dependant: Any) -> Iterator[Use]:
