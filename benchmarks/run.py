@@ -20,6 +20,7 @@ from table import markdown
 
 NAMES = (
     "door",
+    "fastapi",
     "first_sight",
     "steps",
     "server",
@@ -37,7 +38,18 @@ NAMES = (
     "introspection",
 )
 PEERS = (
-    *("starlette", "uvicorn", "httptools", "uvloop", "cryptography", "msgspec", "pyjwt", "joserfc", "fastapi-jwks"),
+    *(
+        "starlette",
+        "uvicorn",
+        "httptools",
+        "uvloop",
+        "cryptography",
+        "msgspec",
+        "pyjwt",
+        "joserfc",
+        "fastapi",
+        "fastapi-jwks",
+    ),
     *("cachetools", "moka-py", "theine", "redis", "hiredis", "cashews", "aiocache"),
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
