@@ -14,8 +14,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from oidc_middleware.testing import FakeIssuer
 
@@ -47,6 +48,31 @@ def test_the_example_lets_in_whom_it_should(app: Any, served_issuer: FakeIssuer)
         answer = client.post("/orders", headers=token("orders:write"))
 
     assert answer.json() == {"owner": f"{served_issuer.url}#alice", "scopes": ["orders:write"]}
+
+
+@pytest.mark.parametrize("app", [EXAMPLES / "bare_asgi.py", EXAMPLES / "starlette_api.py"], indirect=True)
+def test_a_websocket_without_a_token_is_refused(app: Any, served_issuer: FakeIssuer) -> None:
+    headers = {"Authorization": f"Bearer {served_issuer.token('alice', scope='orders:read')}"}
+    with TestClient(app) as client:
+        with client.websocket_connect("/feed", headers=headers) as feed:
+            assert feed.receive_json() == {"hello": "alice"}
+        with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/feed"):
+            pass
+    assert refused.value.status_code == 401
+
+
+@pytest.mark.parametrize("app", [EXAMPLES / "starlette_api.py"], indirect=True)
+def test_the_area_for_administrators(app: Any, served_issuer: FakeIssuer) -> None:
+    def ask(path: str, scope: str) -> httpx2.Response:
+        return client.get(path, headers={"Authorization": f"Bearer {served_issuer.token('alice', scope=scope)}"})
+
+    with TestClient(app) as client:
+        assert client.get("/welcome").json() == {"hello": "stranger"}
+        assert ask("/welcome", "").json() == {"hello": "alice"}
+        refused = ask("/admin/revocations", "orders:write")
+        assert (refused.status_code, refused.headers["www-authenticate"][:20]) == (403, 'Bearer realm="admin"')
+        assert ask("/admin/revocations", "admin").json()["entries"] == 0
+        assert client.get("/admin/version").status_code == 401
 
 
 # Revocation, on nodes that are processes

@@ -98,7 +98,7 @@ def test_each_mount_has_its_own_policy_and_they_share_what_they_know(
     assert client.get("/two/open", headers=both).text == "bob at /two/open"
     assert client.get("/two/open", headers=token).status_code == 401
     assert client.get("/all/open").status_code == 401
-    assert [client.get(f"/{name}/health").status_code for name in ("one", "two", "all")] == [401, 200, 200]
+    assert [client.get(f"/{name}/health").status_code for name in ("one", "two", "all")] == [401, 401, 200]
 
     assert client.get("/one/x").headers["www-authenticate"] == 'Bearer realm="one"'
     assert client.get("/two/x").headers["www-authenticate"] == 'Bearer realm="service"'
@@ -111,6 +111,35 @@ def test_each_mount_has_its_own_policy_and_they_share_what_they_know(
     assert client.get("/all/admin", headers=token).headers["www-authenticate"] == (
         f'Bearer realm="service", {FORBIDDEN}, scope="write"'
     )
+
+
+def test_whoever_lists_paths_opens_no_others_and_rules_stay(service: Service, issuer: FakeIssuer) -> None:
+    oidc = service(public=["/open"], optional=["/maybe"], rules=[Rule("/ruled", scopes=["x"])])
+    policies: dict[str, dict[str, Any]] = {
+        "none": {},
+        "realm": {"realm": "r"},
+        "audience": {"audience": ONE},
+        "public": {"public": ["/mine"]},
+        "optional": {"optional": ["/mine"]},
+        "rules": {"rules": []},
+    }
+    client = TestClient(Starlette(routes=[mount(f"/{name}", oidc, **policy) for name, policy in policies.items()]))
+    token = bearer(issuer.token(audience=ONE))
+    seen = {
+        name: [
+            *(client.get(f"/{name}/{path}").status_code for path in ("open", "maybe", "mine")),
+            client.get(f"/{name}/ruled", headers=token).status_code,
+        ]
+        for name in policies
+    }
+    assert seen == {
+        "none": [200, 200, 401, 403],
+        "realm": [200, 200, 401, 403],
+        "audience": [200, 200, 401, 403],
+        "public": [401, 401, 200, 403],
+        "optional": [401, 401, 200, 403],
+        "rules": [401, 401, 401, 200],
+    }
 
 
 def test_answers_of_its_own_for_the_door_and_for_what_stands_behind_it(service: Service, issuer: FakeIssuer) -> None:
@@ -172,6 +201,16 @@ def test_an_audience_in_another_claim(issuer: FakeIssuer) -> None:
     assert [client.get(f"/{name}/x", headers=token).status_code for name in ("one", "two")] == [200, 401]
 
 
+def test_an_audience_of_an_issuer_that_is_found_later(issuer: FakeIssuer) -> None:
+    async def resolve(_: str) -> Issuer:
+        return Issuer(issuer=issuer.url, audience=[ONE, TWO])
+
+    oidc = OIDC(issuer_resolver=resolve, transport=issuer.transport())
+    client = TestClient(Starlette(routes=[mount("/one", oidc, audience=ONE), mount("/two", oidc, audience=TWO)]))
+    token = bearer(issuer.token(audience=ONE))
+    assert [client.get(f"/{name}/x", headers=token).status_code for name in ("one", "two")] == [200, 401]
+
+
 @pytest.mark.parametrize(
     ("policy", "problem"),
     [
@@ -181,7 +220,7 @@ def test_an_audience_in_another_claim(issuer: FakeIssuer) -> None:
         ({"prefix": "/x"}, "prefix: belongs to the service"),
         ({"pubic": ["/x"]}, "pubic: there is no such setting. Did you mean public?"),
         ({"public": ["/x"], "rules": [Rule("/x")]}, "public: '/x' and '/x' of rules match the same paths."),
-        ({"rules": [Rule("/health")]}, "public: '/health' and '/health' of rules match the same paths."),
+        ({"public": ["/a"]}, "public: '/a' and '/a' of rules match the same paths."),
         ({"preflight": "maybe"}, "preflight: 'maybe' is not one of its values."),
         (
             {"audience": "https://x.example"},
@@ -200,7 +239,7 @@ def test_what_a_mount_cannot_have_closes_it_and_no_other(
     issuer: FakeIssuer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    oidc = service(public=["/health"])
+    oidc = service(public=["/health"], rules=[Rule("/a", scopes=["a"])])
     client = TestClient(Starlette(routes=[mount("/one", oidc, **policy), mount("/two", oidc)]))
     token = bearer(issuer.token(audience=ONE))
     assert client.get("/one/x", headers=token).status_code == 500

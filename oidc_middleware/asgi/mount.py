@@ -32,9 +32,14 @@ POLICY: Final = (
 )
 """The settings of a service that each middleware may replace, beside `audience`, which it may narrow."""
 
+_PATHS: Final = ("public", "optional", "rules")
+
 
 def settings_of_mount(oidc: OIDC, keywords: Mapping[str, Any]) -> Settings:
     """Return the service's settings with those of `keywords` in their place, checked like these.
+
+    Whoever lists paths of its own opens no others: `public` and `optional` are then empty unless they are given. Rules
+    stay until others are given.
 
     Raises:
         ConfigError: one of them cannot work, belongs to the service, or is none.
@@ -46,6 +51,8 @@ def settings_of_mount(oidc: OIDC, keywords: Mapping[str, Any]) -> Settings:
             cure = f"Put it into OIDC(...). Beside oidc= may stand {', '.join(POLICY)} and audience."
             raise ConfigError(name, "belongs to the service that middlewares share, and is given beside oidc=", cure)
     replaced = {name: value for name, value in keywords.items() if name in POLICY}
+    if not replaced.keys().isdisjoint(_PATHS):
+        replaced = {"public": (), "optional": ()} | replaced
     return oidc.settings.model_copy(update=replaced) if replaced else oidc.settings
 
 
@@ -53,7 +60,8 @@ def audience_of_mount(oidc: OIDC, keywords: Mapping[str, Any]) -> frozenset[str]
     """Return those of the service's audiences that this middleware accepts, None for all of them.
 
     Raises:
-        ConfigError: the service does not accept one of them, so no token could have it.
+        ConfigError: the service does not accept one of them, so no token could have it. Where a resolver tells of
+            issuers later, nobody can say so now.
     """
     given = keywords.get("audience")
     if given is None:
