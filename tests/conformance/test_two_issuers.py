@@ -30,7 +30,7 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def shared(redis: RedisServer) -> dict[str, Any]:
+def shared(redis: RedisServer, patient_tiers: None) -> dict[str, Any]:
     """Return the settings of nodes that share a cache, every verified token included."""
     return {"audience": None, "cache": redis.url, "secret": "s" * 32, "journal": None, "share_tokens": "always"}
 
