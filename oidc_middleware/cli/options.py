@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "issuer": ("URL", "the exact issuer, as in the token's iss"),
     "audience": ("LIST", "accepted audiences, between commas"),
+    "preset": ("NAME", "what is known of a vendor's tokens: keycloak, entra, auth0, okta, google or cognito"),
+    "tenants": ("LIST", "tenants of an issuer with {tenantid} in it, between commas, or *"),
     "audience_claim": ("CLAIM", "the claim that names the audience (aud)"),
     "algorithms": ("LIST", "accepted signature algorithms, between commas"),
     "token_type": ("TYPE", "auto or at+jwt (auto)"),
