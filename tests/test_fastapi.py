@@ -446,8 +446,21 @@ def test_settings_as_keywords_or_as_settings(issuer: FakeIssuer) -> None:
     ("arguments", "field"),
     [
         ({}, "issuer"),
-        ({"issuer": "https://login.example.com", "audience": "a", "public": ["/open"]}, "public"),
-        ({"issuer": "https://login.example.com", "audience": "a", "rules": [Rule("/x", scopes=["x"])]}, "rules"),
+        *(
+            ({"issuer": "https://login.example.com", "audience": "a", name: value}, name)
+            for name, value in {
+                "public": ["/open"],
+                "optional": ["/maybe"],
+                "rules": [Rule("/x", scopes=["x"])],
+                "ambiguous_paths": "protect",
+                "preflight": "protect",
+                "prefix": "/auth",
+                "admin_scope": "admin",
+                "revoke_endpoint": True,
+                "staleness_header": True,
+                "close_on_expiry": False,
+            }.items()
+        ),
         ({"oidc": "https://login.example.com"}, "oidc"),
     ],
 )

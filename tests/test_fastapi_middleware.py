@@ -176,7 +176,7 @@ class CallerDict(TypedDict):
 def ask(request: pytest.FixtureRequest, oidc: OIDC, issuer: FakeIssuer) -> Callable[..., Any]:
     """Return a function that gives the claims of a token as a model, or the response that refused it."""
 
-    def ask(model: type, claims: dict[str, Any]) -> Any:
+    def ask(model: Any, claims: dict[str, Any]) -> Any:
         seen = []
         app = FastAPI()
         dependency: Any = claims_of(model)
@@ -210,6 +210,11 @@ def test_claims_as_a_typed_dict(ask: Callable[..., Any]) -> None:
     first, second = ask(CallerDict, {"realm_access": {"roles": ["a"], "more": 1}})
     assert first == second == {"sub": "alice", "realm_access": {"roles": ["a"]}}
     assert first is not second
+
+
+def test_claims_as_one_of_several_models(ask: Callable[..., Any]) -> None:
+    assert isinstance(ask(Caller | Frozen, {"level": 0})[0], Frozen)
+    assert isinstance(ask(Caller | Frozen, {"level": 1})[0], Caller)
 
 
 @pytest.mark.parametrize(

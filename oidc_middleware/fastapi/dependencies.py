@@ -186,7 +186,7 @@ class ClaimsOf(Dependency, Generic[T]):
         return *super()._key(), self._claims.model
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._claims.model.__name__})"
+        return f"{type(self).__name__}({self._claims.name})"
 
 
 def requirement_of(

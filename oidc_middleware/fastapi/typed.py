@@ -29,6 +29,7 @@ class TypedClaims(Generic[T]):
 
     def __init__(self, model: type[T]) -> None:
         self.model: type[T] = model
+        self.name: str = getattr(model, "__name__", repr(model))  # a union has none
         # pydantic knows the TypedDict of the standard library from Python 3.12 on only.
         self._read: Callable[[bytes], T] = (
             msgspec.json.Decoder(model).decode if typing.is_typeddict(model) else TypeAdapter(model).validate_json
@@ -61,7 +62,7 @@ class TypedClaims(Generic[T]):
 
     def _misfit(self, place: str, kind: str) -> ClaimError:
         reason: Literal["missing", "invalid"] = "missing" if kind == "missing" else "invalid"
-        return ClaimError(place or self.model.__name__, reason, f"does not fit {self.model.__name__}: {kind}")
+        return ClaimError(place or self.name, reason, f"does not fit {self.name}: {kind}")
 
 
 def _place_and_kind(problem: str) -> tuple[str, str]:
@@ -72,8 +73,8 @@ def _place_and_kind(problem: str) -> tuple[str, str]:
     return (".".join([*places, missing[1]]), "missing") if missing else (".".join(places), "of another type")
 
 
-def _is_frozen(model: type) -> bool:
-    if issubclass(model, BaseModel):
+def _is_frozen(model: object) -> bool:
+    if isinstance(model, type) and issubclass(model, BaseModel):
         return bool(model.model_config.get("frozen"))
     parameters = getattr(model, "__dataclass_params__", None)
     return dataclasses.is_dataclass(model) and bool(parameters and parameters.frozen)
