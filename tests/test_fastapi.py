@@ -274,6 +274,7 @@ def test_a_dependency_that_asks_the_same_is_the_same(auth: OIDCAuth, make_oidc: 
     assert hash(auth.require("a")) == hash(auth.require("a"))
     assert auth.require("a") != auth.require("b")
     assert auth.require("a") != OIDCAuth(oidc=make_oidc()).require("a")
+    assert auth.require() == auth.current_user != auth.optional_user
     assert auth.require() != auth.claims_of(Item)
     assert auth.claims_of(Item) == auth.claims_of(Item)
 

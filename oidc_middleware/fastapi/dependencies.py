@@ -191,13 +191,14 @@ class ClaimsOf(Dependency, Generic[T]):
 
 def requirement_of(
     scopes: Iterable[str], any_scopes: Words, claims: ExpectedClaims | None, audience: str | None
-) -> Requirement:
-    """Return what `require` was given.
+) -> Requirement | None:
+    """Return what `require` was given, None when that is nothing more than an identity.
 
     Raises:
-        PolicyError: it cannot work, or is nothing. It is a ValueError.
+        PolicyError: it cannot work. It is a ValueError.
     """
-    return Requirement(tuple(scopes), any_scopes, {} if claims is None else claims, audience)
+    requirement = Requirement(tuple(scopes), any_scopes, {} if claims is None else claims, audience)
+    return None if requirement == Requirement() else requirement
 
 
 _MIDDLEWARE = Middleware()
