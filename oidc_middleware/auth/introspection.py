@@ -7,11 +7,12 @@ from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
+from oidc_middleware.auth.allowance import Allowance
 from oidc_middleware.cache import Flights, TypedCache
 from oidc_middleware.cache.loader import Kept, Loaded, Loading, LoadingCache
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.introspection import end_of
-from oidc_middleware.errors import Inactive, ProviderUnavailable
+from oidc_middleware.errors import BackendUnavailable, Inactive, ProviderUnavailable
 
 LIFE = 60.0
 """Seconds for which an answer is kept at most, and thus how late a revocation at the issuer may be felt."""
@@ -19,6 +20,11 @@ INACTIVE_LIFE = 10.0
 """The same of the answer that a token is not active."""
 MAX_CALLS = 256
 """Questions that may be under way at once, so that a flood of made-up tokens is no flood for the issuer."""
+
+MADE_UP_RATE = 100.0
+"""Tokens a second that the issuer may call not active, beyond `MADE_UP_BURST`, before it is asked about no more."""
+MADE_UP_BURST = 1000.0
+"""How many such there may be at once: people whose tokens all ended together are no flood."""
 
 PATIENCE = 10.0
 """Seconds for which anybody waits: a node that waits for another's answer, which does not come, asks itself."""
@@ -72,6 +78,7 @@ class Introspection:
         self._source = source
         self._cache = cache
         self._clock = clock
+        self._made_up = Allowance(MADE_UP_RATE, MADE_UP_BURST, clock.monotonic)
         self._answers = self._open()
 
     @property
@@ -85,7 +92,8 @@ class Introspection:
         Raises:
             Inactive: it says that the token is not active.
             ProviderError: it does not say.
-            BackendUnavailable: too many questions are under way, or the service stops.
+            BackendUnavailable: too many questions are under way, too many were about made-up tokens, or the service
+                stops.
         """
         key = sha256(self._source + token).digest()
         try:
@@ -114,8 +122,15 @@ class Introspection:
             await self._answers.delete(key)
 
     async def _load(self, token: bytes) -> Loaded[bytes]:
+        if self._made_up.is_used_up:
+            raise BackendUnavailable(
+                "too many tokens came that the issuer does not know: it is asked about few more now"
+            )
         payload = await self._introspector.ask(token)
-        return Loaded(payload, end_of(payload) if payload else self._clock.now() + INACTIVE_LIFE)
+        if payload:
+            return Loaded(payload, end_of(payload))
+        self._made_up.take()
+        return Loaded(payload, self._clock.now() + INACTIVE_LIFE)
 
     def _open(self) -> LoadingCache[bytes]:
         return LoadingCache(self._cache, self._clock, _LOADING, flights=Flights(MAX_CALLS))
