@@ -201,6 +201,22 @@ async def test_with_several_issuers_one_is_named(
         await refused((oidc, oidc), token)
 
 
+async def test_of_many_tenants_one_is_named(
+    say: Say, served_issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    template = f"{served_issuer.url}/{{tenant}}"
+    monkeypatch.setenv("OIDC_ISSUER", template)
+    monkeypatch.setenv("OIDC_TENANTS", "*")
+    async with OIDC(journal=tmp_path / "1.journal") as oidc:
+        await until(partial(is_fresh, oidc))
+        for issuer in ([], ["--token-issuer", template], ["--token-issuer", f"{served_issuer.url}/a/b"]):
+            said = await later(say, "--sub", "alice", *issuer)
+            assert (said.code, said.out) == (2, "")
+            assert said.err.endswith(f"Choose from {template} with the tenant filled in.\n")
+        assert (await later(say, "--sub", "alice", "--token-issuer", f"{served_issuer.url}/one")).code == 0
+        await until(lambda: oidc.stats()["revocations"]["entries"] == 1)
+
+
 # ---------------------------------------------------------------------------------------------- while the cache is away
 
 

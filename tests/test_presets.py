@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from oidc_middleware import Issuer, Principal, Rule, Settings
+from oidc_middleware.cli.options import settings_of
+from oidc_middleware.cli.parser import build_parser
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings.presets import PRESETS
 
@@ -485,3 +487,11 @@ def test_presets_cannot_be_changed() -> None:
         PRESETS["entra"].settings["tenant_claim"] = "x"  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
         PRESETS["entra"].waived = frozenset({"nonce"})  # type: ignore[misc]
+
+
+def test_commands_take_presets_and_tenants(signer: Signer) -> None:
+    words = ["explain", "x", "--preset", "entra", "--issuer", TEMPLATE, "--audience", API, "--tenants", f"{ONE}, {TWO}"]
+    settings = settings_of(build_parser().parse_args(words))
+    assert (settings.preset, settings.tenants) == ("entra", (ONE, TWO))
+    assert settings.trusted[0].identifiers == (issuer_of(ONE), issuer_of(TWO))
+    assert settings.trusted[0].common_metadata == COMMON

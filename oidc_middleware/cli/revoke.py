@@ -119,17 +119,18 @@ def _check_together(arguments: argparse.Namespace) -> None:
 
 def _issuer(arguments: argparse.Namespace, settings: Settings) -> str:
     """Return the issuer of what is to be revoked; any one for a token, which names it itself."""
-    names = [issuer.issuer for issuer in settings.trusted]
     issuer: str | None = arguments.token_issuer
-    if arguments.token_file is not None or (
-        issuer is None and len(names) == 1 and settings.trusted[0].template is None
-    ):
+    if arguments.token_file is not None:
+        return settings.trusted[0].issuer
+    names = [name for each in settings.trusted for name in each.identifiers]
+    templates = [each for each in settings.trusted if each.template is not None]
+    if issuer is None and len(names) == len(settings.trusted) == 1:
         return names[0]
-    templates = [template for each in settings.trusted if (template := each.template) is not None]
-    if issuer is None or (issuer not in names and not any(template.tenant_of(issuer) for template in templates)):
-        problem = "is missing, and there are several issuers" if issuer is None else "is not a configured issuer"
-        raise ConfigError("--token-issuer", problem, f"Choose from {listed(names)}.")
-    return issuer
+    if issuer is not None and (issuer in names or any(each.accepts_tenant_of(issuer) for each in templates)):
+        return issuer
+    problem = "is missing, and there are several issuers" if issuer is None else "is not a configured issuer"
+    filled = [f"{each.issuer} with the tenant filled in" for each in templates if not each.identifiers]
+    raise ConfigError("--token-issuer", problem, f"Choose from {listed([*names, *filled])}.")
 
 
 def _call(arguments: argparse.Namespace, issuer: str) -> _Call:

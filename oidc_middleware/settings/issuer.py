@@ -82,6 +82,12 @@ class Issuer(BaseModel):
             return (self.issuer,)
         return tuple(template.fill(tenant) for tenant in self.tenants if tenant != ANY_TENANT)
 
+    def accepts_tenant_of(self, identifier: str) -> bool:
+        """Tell whether this is a template, and that the issuer of one of its tenants that are accepted."""
+        template = self.template
+        tenant = None if template is None else template.tenant_of(identifier)
+        return tenant is not None and (tenant in self.tenants or ANY_TENANT in self.tenants)
+
     @property
     def common_metadata(self) -> str | None:
         """Where the metadata are that all tenants of a template share; None: each tenant has its own."""
