@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from oidc_middleware import cache
 from oidc_middleware.cache import RedisBackend
@@ -20,6 +21,10 @@ from oidc_middleware.testing import FakeIssuer
 from hybrid_kit import Node, OpenNode, new_node
 from ledger_redis_kit import OpenLedger
 from redis_kit import CLOCK, PATIENCE, OpenRedis, RedisServer
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
