@@ -1,22 +1,24 @@
-"""What the dependencies for FastAPI cost a request whose token is known."""
+"""What a known token costs a FastAPI app, and the official MCP SDK: our dependencies, and those of others."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from fastapi import Depends, FastAPI, Response
-from peers import fastapi_jwks
-from table import Goal, Row, Timing, at_most, interleaved, markdown
-from traffic import AUDIENCE, asking, for_ever, issuer, signed
+from api_peers import ENTRA_CLAIMS, FASTAPI, LEFT_OUT, MCP, bare, bearer_auth, depending
+from table import Row, Timing, added, at_most, interleaved, markdown
+from traffic import AUDIENCE, CLAIMS, Application, asking, for_ever, issuer
 
-from oidc_middleware import OIDC, OIDCMiddleware
+from oidc_middleware import OIDC, OIDCMiddleware, requires
 from oidc_middleware.fastapi import OIDCAuth, current_user
+from oidc_middleware.mcp import OIDCTokenVerifier
+from oidc_middleware.testing import FakeIssuer
 
 LIMIT = 3.0
-"""µs, above FastAPI and a dependency that does nothing."""
 ASKED = 512
+NOTHING = "a dependency that does nothing"
+ALONE = "OIDCAuth, current_user"
 
 
 async def nothing() -> None:
@@ -24,58 +26,73 @@ async def nothing() -> None:
 
 
 def rows(*, quick: bool = False) -> dict[str, list[Row]]:
-    """Return the table of dependencies."""
+    """Return the tables of dependencies and of MCP."""
     with asyncio.Runner() as runner:
-        return {"FastAPI, a request whose token is known": dependencies(runner, rounds=31 if quick else 101)}
+        return measured(runner, rounds=7 if quick else 61)
 
 
-def dependencies(runner: asyncio.Runner, rounds: int) -> list[Row]:
-    """Measure FastAPI alone, with a dependency that does nothing, and with ours."""
+def measured(runner: asyncio.Runner, rounds: int) -> dict[str, list[Row]]:
+    """Measure FastAPI alone, with a dependency that does nothing, with ours and with theirs, and the same for MCP."""
     provider = issuer()
-    auth = OIDCAuth(oidc=OIDC(issuer=provider.url, audience=AUDIENCE, transport=provider.transport()))
-    runner.run(auth.oidc.start())
-    behind = app_with(current_user)
-    behind.add_middleware(OIDCMiddleware, oidc=auth.oidc)
-    apps = {
-        "bare": app_with(),
-        "nothing": app_with(nothing),
-        "OIDCAuth, current_user": app_with(auth.current_user),
-        "OIDCAuth, require with a scope": app_with(auth.require("orders")),
-        "the middleware and current_user": behind,
+    oidc = OIDC(issuer=provider.url, audience=AUDIENCE, transport=provider.transport())
+    runner.run(oidc.start())
+    fastapi = ours(oidc) | built(FASTAPI, provider)
+    mcp = {"mcp's BearerAuthBackend with our OIDCTokenVerifier": bearer_auth(OIDCTokenVerifier(oidc))}
+    mcp |= built(MCP, provider)
+    for name, reason in LEFT_OUT.items():
+        print(f"{name}: left out, {reason}")
+    token = provider.token(claims=CLAIMS | ENTRA_CLAIMS)
+    apps = {"bare": bare()} | fastapi | mcp
+    timings = interleaved({name: asking(runner, app, for_ever([token])) for name, app in apps.items()}, ASKED, rounds)
+    runner.run(oidc.stop())
+    floor = timings["bare"]
+    return {
+        "FastAPI, a request whose token is known": [
+            Row("bare FastAPI, a request with 12 headers", floor.median, least=floor.least),
+            *(over_bare(name, timings[name], floor) for name in fastapi if not name.startswith("peer")),
+            of_ours(timings[ALONE], timings[NOTHING]),
+            *(over_bare(name, timings[name], floor) for name in fastapi if name.startswith("peer")),
+        ],
+        "The same app behind the middleware of the official MCP SDK": [
+            over_bare(name, timings[name], floor) for name in mcp
+        ],
     }
-    with suppress(ImportError):  # it needs Python 3.12
-        apps["peer: fastapi-jwks"] = app_with(fastapi_jwks(provider.url, {"keys": provider.keys.jwks()}))
-    token = signed(provider, 1)
-    timings = interleaved({name: asking(runner, app, for_ever(token)) for name, app in apps.items()}, ASKED, rounds)
-    runner.run(auth.oidc.stop())
-    floor = timings["nothing"]
-    return [
-        Row("bare FastAPI, a request with 12 headers", timings["bare"].median, least=timings["bare"].least),
-        above("a dependency that does nothing", floor, timings["bare"]),
-        *(
-            above(name, timing, floor, at_most(timing.less(floor).median, LIMIT, "µs") if "OIDCAuth" in name else None)
-            for name, timing in timings.items()
-            if name not in ("bare", "nothing")
-        ),
-    ]
 
 
-def above(name: str, timing: Timing, base: Timing, goal: Goal | None = None) -> Row:
-    """Return the row of what something takes more than the least that could be there."""
-    more = timing.less(base)
-    return Row(f"{name}, added", more.median, least=timing.least - base.least, goal=goal)
+def ours(oidc: OIDC) -> dict[str, Application]:
+    """Return the apps that we guard, and the one whose dependency does nothing: what FastAPI takes for one."""
+    auth = OIDCAuth(oidc=oidc)
+    return {
+        NOTHING: depending(nothing),
+        ALONE: depending(auth.current_user),
+        "OIDCAuth, require with a scope": depending(auth.require("orders")),
+        "the middleware": OIDCMiddleware(bare(), oidc=oidc),
+        "the middleware, requires around the app": OIDCMiddleware(requires("orders")(bare()), oidc=oidc),
+        "the middleware and current_user": OIDCMiddleware(depending(current_user), oidc=oidc),
+    }
 
 
-def app_with(dependency: Any = None) -> FastAPI:
-    """Return an app that answers at once, after a dependency if there is one."""
-    app = FastAPI(openapi_url=None)
-    answer = Response(b"hello", media_type="text/plain")
+def built(makers: Mapping[str, Callable[[FakeIssuer], Application]], provider: FakeIssuer) -> dict[str, Application]:
+    """Return the peers that are installed, and say which are not."""
+    found: dict[str, Application] = {}
+    for name, make in makers.items():
+        try:
+            found[f"peer: {name}"] = make(provider)
+        except ImportError as error:
+            print(f"{name}: not installed for this Python ({error.name}), left out")
+    return found
 
-    @app.get("/orders", dependencies=[] if dependency is None else [Depends(dependency)])
-    async def hello() -> Response:
-        return answer
 
-    return app
+def over_bare(name: str, timing: Timing, floor: Timing) -> Row:
+    """Return the row of what a contestant adds."""
+    row = added(name, timing, floor)
+    return replace(row, goal=at_most(row.value, LIMIT, "µs")) if name == ALONE else row
+
+
+def of_ours(alone: Timing, least: Timing) -> Row:
+    """Return the row of what our dependency takes where FastAPI has taken its share."""
+    more = alone.less(least).median
+    return Row(f"… {ALONE}, more than {NOTHING}", more, goal=at_most(more, LIMIT, "µs"))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ PEERS = (
         "joserfc",
         "fastapi",
         "fastapi-jwks",
+        "fastapi-azure-auth",
+        "axioms-fastapi",
+        "mcp",
+        "fastmcp",
     ),
     *("cachetools", "moka-py", "theine", "redis", "hiredis", "cashews", "aiocache"),
 )
