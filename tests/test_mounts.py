@@ -218,6 +218,7 @@ def test_an_audience_of_an_issuer_that_is_found_later(issuer: FakeIssuer) -> Non
         ({"issuer": "https://x.example"}, "issuer: belongs to the service"),
         ({"close_on_expiry": False}, "close_on_expiry: belongs to the service"),
         ({"prefix": "/x"}, "prefix: belongs to the service"),
+        ({"env_file": ".env"}, "env_file: belongs to the service"),
         ({"pubic": ["/x"]}, "pubic: there is no such setting. Did you mean public?"),
         ({"public": ["/x"], "rules": [Rule("/x")]}, "public: '/x' and '/x' of rules match the same paths."),
         ({"public": ["/a"]}, "public: '/a' and '/a' of rules match the same paths."),

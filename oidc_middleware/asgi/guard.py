@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from oidc_middleware.asgi.refusal import ask_for, refusal_of, settings_of
@@ -30,8 +30,8 @@ class Guard:
     __slots__ = ("place", "requirements", "scopes")
 
     def __init__(self, place: str, requirements: tuple[Requirement, ...]) -> None:
-        self.place = place
-        self.requirements = requirements
+        self.place: str = place
+        self.requirements: tuple[Requirement, ...] = requirements
         self.scopes: tuple[str, ...] = tuple(
             dict.fromkeys(scope for requirement in requirements for scope in requirement.scopes_to_ask)
         )
@@ -74,9 +74,9 @@ class GuardedApp:
 
     __slots__ = ("app", "guard")
 
-    def __init__(self, app: Any, guard: Guard) -> None:
-        self.app = app
-        self.guard = guard
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self.app: ASGIApp = app
+        self.guard: Guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.errors import ClaimError, ConfigError
 from oidc_middleware.settings import Settings, checks
+from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.settings.problem import Problem, shown
 from oidc_middleware.settings.unknown import unknown_name
 from oidc_middleware.wiring import OIDC
@@ -46,7 +47,7 @@ def settings_of_mount(oidc: OIDC, keywords: Mapping[str, Any]) -> Settings:
     """
     for name in keywords:
         if name not in (*POLICY, "audience"):
-            if name not in Settings.model_fields:
+            if name not in SettingsKeywords.__annotations__:
                 raise unknown_name(name, (*POLICY, "audience"))
             cure = f"Put it into OIDC(...). Beside oidc= may stand {', '.join(POLICY)} and audience."
             raise ConfigError(name, "belongs to the service that middlewares share, and is given beside oidc=", cure)

@@ -78,7 +78,7 @@ class Requires:
     __slots__ = ("requirement",)
 
     def __init__(self, requirement: Requirement) -> None:
-        self.requirement = requirement
+        self.requirement: Requirement = requirement
 
     @overload
     def __call__(self, endpoint: EndpointClass, /) -> EndpointClass: ...
