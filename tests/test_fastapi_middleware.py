@@ -8,9 +8,10 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pytest
+import typing_extensions
 from fastapi import Depends, FastAPI, Security, WebSocket
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -172,6 +173,14 @@ class CallerDict(TypedDict):
     realm_access: Nested
 
 
+class ExtendedDict(typing_extensions.TypedDict):
+    """A TypedDict of `typing_extensions`, which is that of the standard library in some Pythons only."""
+
+    sub: str
+    realm_access: Nested
+    level: NotRequired[int]
+
+
 @pytest.fixture(params=["alone", "behind the middleware"])
 def ask(request: pytest.FixtureRequest, oidc: OIDC, issuer: FakeIssuer) -> Callable[..., Any]:
     """Return a function that gives the claims of a token as a model, or the response that refused it."""
@@ -206,8 +215,9 @@ def test_claims_as_a_model(ask: Callable[..., Any], model: type) -> None:
     assert (first is second) == (model in (Frozen, FrozenData))  # made once where nobody can change it
 
 
-def test_claims_as_a_typed_dict(ask: Callable[..., Any]) -> None:
-    first, second = ask(CallerDict, {"realm_access": {"roles": ["a"], "more": 1}})
+@pytest.mark.parametrize("model", [CallerDict, ExtendedDict])
+def test_claims_as_a_typed_dict(ask: Callable[..., Any], model: type) -> None:
+    first, second = ask(model, {"realm_access": {"roles": ["a"], "more": 1}})
     assert first == second == {"sub": "alice", "realm_access": {"roles": ["a"]}}
     assert first is not second
 

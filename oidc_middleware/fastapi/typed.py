@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
@@ -32,7 +31,7 @@ class TypedClaims(Generic[T]):
         self.name: str = getattr(model, "__name__", repr(model))  # a union has none
         # pydantic knows the TypedDict of the standard library from Python 3.12 on only.
         self._read: Callable[[bytes], T] = (
-            msgspec.json.Decoder(model).decode if typing.is_typeddict(model) else TypeAdapter(model).validate_json
+            msgspec.json.Decoder(model).decode if _is_typed_dict(model) else TypeAdapter(model).validate_json
         )
         self._keeps = _is_frozen(model)
         self._kept: dict[bytes, T] = {}
@@ -71,6 +70,11 @@ def _place_and_kind(problem: str) -> tuple[str, str]:
     missing = re.match("Object missing required field `([^`]+)`", what)
     places = [place.rstrip("`")] if place else []
     return (".".join([*places, missing[1]]), "missing") if missing else (".".join(places), "of another type")
+
+
+def _is_typed_dict(model: object) -> bool:
+    """Tell whether this is a TypedDict, be it that of `typing_extensions`, which `typing` does not know everywhere."""
+    return hasattr(model, "__total__") and hasattr(model, "__required_keys__")
 
 
 def _is_frozen(model: object) -> bool:
