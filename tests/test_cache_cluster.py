@@ -293,7 +293,7 @@ class TestNodesThatFail:
         keys = self.keys_by_node(group)
         victim = group.owner(b"oidc:blacklist:0")
         replica = group.replica_of(victim)
-        backend = open_redis(group.url())
+        backend = open_redis(group.url(), budget=PATIENCE)
         async with Load(backend, [key for some in keys.values() for key in some]) as load:
             victim.kill()
             await until(lambda: set(keys[victim.port]) <= load.failed)
