@@ -71,16 +71,20 @@ class OpenIssuer(Protocol):
 
 
 class _Entry(Generic[D]):
-    __slots__ = ("ask_at", "described", "open", "runs", "until")
+    """When the resolver is asked again, and until when an issuer is trusted if it gives no answer (monotonic)."""
+
+    __slots__ = ("ask_at", "described", "is_unanswered", "open", "runs", "until")
 
     def __init__(self, described: D, opened: OpenIssuer) -> None:
         self.described = described
         self.open = opened
         self.runs = False
+        self.is_unanswered = False
         self.ask_at = -math.inf
         self.until = -math.inf
 
     def confirmed(self, now: float) -> None:
+        self.is_unanswered = False
         self.ask_at = now + LIFE
         self.until = now + LIFE + STALE_LIFE
 
@@ -139,7 +143,7 @@ class ResolvedIssuers(Generic[D]):
             self._start_if_ready(entry)
             if now < entry.ask_at:
                 return entry.open.trusted
-            if self._fails and now < entry.until:
+            if entry.is_unanswered and now < entry.until:
                 return self._known_meanwhile(issuer, entry, now)
         elif self._refused.get(_digest(issuer), -math.inf) > now:
             return None
@@ -149,6 +153,7 @@ class ResolvedIssuers(Generic[D]):
             if entry is None or self._entries.get(issuer) is not entry or now >= entry.until:
                 raise
             entry.ask_at = self._now() + PAUSE
+            entry.is_unanswered = True
             return entry.open.trusted
 
     def _known_meanwhile(self, issuer: str, entry: _Entry[D], now: float) -> TrustedIssuer:
