@@ -439,6 +439,20 @@ def test_what_is_resolved_serves_one_loop_after_another(signer: Signer) -> None:
     assert place.registry.asked == {place.one: 1}
 
 
+def test_background_work_goes_on_after_a_loop_that_nobody_stopped_it_on(signer: Signer) -> None:
+    place = Place(signer)
+
+    async def visit(number: int) -> bool:
+        await place.door.oidc.start()
+        assert (await place.ask(place.one, claims={"jti": f"t-{number}"})).status == 200
+        (entry,) = place.entries.values()
+        timer = entry.open.provider._keys._timer
+        return entry.runs and not timer.cancelled() and timer._loop is asyncio.get_running_loop()
+
+    for number in range(3):
+        assert asyncio.run(visit(number))
+
+
 async def test_revocations_name_resolved_issuers(place: Place) -> None:
     await place.door.oidc.revoke.subject("alice", issuer=place.one)
     assert (await place.ask(place.one)).status == 401

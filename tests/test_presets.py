@@ -489,6 +489,20 @@ def test_presets_cannot_be_changed() -> None:
         PRESETS["entra"].waived = frozenset({"nonce"})  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("issuer", "shared"),
+    [
+        (TEMPLATE, COMMON),
+        ("https://sts.windows.net/{tenantid}/", "https://sts.windows.net/common/.well-known/openid-configuration"),
+    ],
+)
+def test_tenants_of_entra_share_their_metadata(issuer: str, shared: str) -> None:
+    keywords: dict[str, Any] = {"preset": "entra", "issuer": issuer, "audience": API, "tenants": "*"}
+    assert Issuer(**keywords).common_metadata == shared
+    assert Issuer(**keywords, discovery_url="https://proxy.example/x").common_metadata == "https://proxy.example/x"
+    assert Issuer(**keywords, jwks_uri="https://proxy.example/x").common_metadata is None
+
+
 def test_commands_take_presets_and_tenants(signer: Signer) -> None:
     words = ["explain", "x", "--preset", "entra", "--issuer", TEMPLATE, "--audience", API, "--tenants", f"{ONE}, {TWO}"]
     settings = settings_of(build_parser().parse_args(words))

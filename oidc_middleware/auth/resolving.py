@@ -92,8 +92,8 @@ class _Entry(Generic[D]):
 class ResolvedIssuers(Generic[D]):
     """The issuers that `resolve` describes. `D` is a description, which `open_` makes an open issuer of.
 
-    `resolve` returns None for an issuer that is not trusted; what else it raises than an `OIDCError` is told as a
-    failure of it. `could_be` tells whether a name is worth the question at all. `on_closed` is called when an issuer is
+    `resolve` returns None for an issuer that is not trusted; whatever it raises, or does not answer in time, is a
+    failure. `could_be` tells whether a name is worth the question at all. `on_closed` is called when an issuer is
     trusted no more, or is another one now, so that whatever was accepted of it is verified anew.
     """
 
@@ -164,9 +164,10 @@ class ResolvedIssuers(Generic[D]):
         return entry.open.trusted
 
     def start(self) -> None:
-        """Refresh the keys of those that are open, and of those to come, unasked."""
+        """Refresh the keys of those that are open, and of those to come, unasked, on the running event loop."""
         self._runs = True
         for entry in self._entries.values():
+            entry.runs = False  # what ran on another loop ended with it
             self._start_if_ready(entry)
 
     async def stop(self) -> None:

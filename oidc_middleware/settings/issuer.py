@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oidc_middleware.core.claims_mapping import USUAL
 from oidc_middleware.core.issuer_template import IssuerTemplate, parse_template
+from oidc_middleware.core.metadata import well_known_urls
 from oidc_middleware.settings import issuer_fields, presets
 from oidc_middleware.settings.keywords import IssuerKeywords
 from oidc_middleware.settings.report import config_error, refuse_change
@@ -94,7 +95,7 @@ class Issuer(BaseModel):
         shared = presets.preset_of(self.preset).shared_tenant
         if self.discovery_url is not None or self.template is None or shared is None or self.jwks_uri is not None:
             return self.discovery_url
-        return f"{self.template.fill(shared)}/.well-known/openid-configuration"
+        return well_known_urls(self.template.fill(shared))[0]
 
     @property
     def tenant_path(self) -> str | None:
