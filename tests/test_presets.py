@@ -5,12 +5,15 @@ The claims are those that the vendors document; only issuer, audience, times and
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oidc_middleware import Issuer, Principal, Rule, Settings
 from oidc_middleware.cli.options import settings_of
@@ -283,9 +286,17 @@ VENDORS: dict[str, Vendor] = {
 OTHERS = [(name, kind) for name, vendor in VENDORS.items() for kind in vendor.others]
 
 
+SIGNER = Signer()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
 @pytest.fixture(scope="module")
 def signer() -> Signer:
-    return Signer()
+    return SIGNER
 
 
 def door_of(vendor: Vendor, signer: Signer, **settings: Any) -> Door:
@@ -509,3 +520,25 @@ def test_commands_take_presets_and_tenants(signer: Signer) -> None:
     assert (settings.preset, settings.tenants) == ("entra", (ONE, TWO))
     assert settings.trusted[0].identifiers == (issuer_of(ONE), issuer_of(TWO))
     assert settings.trusted[0].common_metadata == COMMON
+
+
+@given(st.data())
+def test_no_claim_of_any_type_is_an_error_of_the_app(data: st.DataObject) -> None:
+    """Whatever a claim holds, the answer is one of the door's, and who gets in can be looked at."""
+    vendor = data.draw(st.sampled_from(list(VENDORS.values())))
+    names = st.sampled_from([*vendor.access, "roles", "groups", "scope", "scp", "nonce", "tid", "typ"])
+    changes: dict[str, Any] = data.draw(st.dictionaries(names, JSON, max_size=3))
+    token = sent(vendor, SIGNER, **changes)
+    rules = [Rule(f"/{name}", claims={name: "x"}) for name in ("scopes", "roles", "groups", "tenant")]
+    door = door_of(vendor, SIGNER, rules=rules, expand_scopes={"a": ["x"]})
+
+    async def ask() -> None:
+        for path in ("/scopes", "/roles", "/groups", "/tenant", "/"):
+            answer = await door.ask(path, token=token)
+            assert answer.status in {200, 401, 403}
+            if answer.seen is not None:
+                user = answer.seen["user"]
+                assert {type(each) for each in (user.scopes, user.roles, user.groups)} == {frozenset}
+                assert {type(each) for each in (user.tenant, user.display_name)} <= {str, type(None)}
+
+    asyncio.run(ask())
