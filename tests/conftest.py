@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,15 @@ def patient_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the caches of services that are made from settings a budget with time to spare."""
     for name in ("HybridBackend", "RedisBackend", "SqliteBackend"):
         monkeypatch.setattr(cache, name, partial(getattr(cache, name), budget=PATIENCE))
+
+
+@pytest.fixture(name="cache", params=["redis", "sqlite"])
+def shared_cache(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a cache that nodes share, of each kind that processes of one host may have."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/cache.sqlite"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ from oidc_middleware.testing import FakeIssuer
 
 from abuse.door import Door, is_503
 from abuse.signing import Signer, good_claims
-from redis_kit import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -459,14 +458,6 @@ async def test_a_revocation_concerns_the_issuer_that_it_names() -> None:
 
 
 # A fleet, with real issuers in this process
-
-
-@pytest.fixture(params=["redis", "sqlite"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/cache.sqlite"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return server.url
 
 
 @pytest.fixture

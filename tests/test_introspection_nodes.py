@@ -35,14 +35,6 @@ def issuer(fake_issuer_factory: Callable[..., FakeIssuer]) -> FakeIssuer:
     return issuer
 
 
-@pytest.fixture(params=["redis", "sqlite"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/cache.sqlite"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return server.url
-
-
 @pytest.fixture
 async def node(issuer: FakeIssuer, tmp_path: Path, patient_tiers: None) -> AsyncIterator[MakeNode]:
     """Make nodes of one service, each on a host of its own; they are stopped in the end."""

@@ -14,7 +14,7 @@ from oidc_middleware.testing import FakeIssuer, ManualClock
 
 from abuse.door import Door, is_503
 from abuse.signing import AUDIENCE, NOW, Signer
-from redis_kit import RedisServer, until
+from redis_kit import until
 from tenants_kit import COMMON, ONE, TEMPLATE, TWO, Documents, common, issuer_of, refusal, token_of
 
 pytestmark = pytest.mark.anyio
@@ -30,14 +30,6 @@ def signer() -> Signer:
 @pytest.fixture(scope="module")
 def other() -> Signer:
     return Signer()
-
-
-@pytest.fixture(params=["redis", "sqlite"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/cache.sqlite"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return server.url
 
 
 @pytest.fixture
