@@ -57,6 +57,10 @@ class Key:
     public_key: Any = field(repr=False, compare=False)
     issuer: str | None = None
 
+    def is_of(self, names: frozenset[str], *, any_template: bool = False) -> bool:
+        """Tell whether it signs for an issuer called by `names`, or by a template, whichever: or for everybody."""
+        return self.issuer is None or self.issuer in names or (any_template and "{" in self.issuer)
+
 
 class KeySet:
     """The usable keys of one JWKS document. Immutable.
@@ -65,7 +69,7 @@ class KeySet:
     should be told. Neither text holds anything of a key.
     """
 
-    __slots__ = ("_by_issuer", "_candidates", "_issuers", "document", "keys", "skipped", "warnings")
+    __slots__ = ("_by_issuer", "_candidates", "_issuers", "_templates", "document", "keys", "skipped", "warnings")
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class KeySet:
         self.warnings: tuple[str, ...] = tuple(warnings)
         self._candidates = _index(self.keys)
         self._issuers = frozenset(key.issuer for key in self.keys if key.issuer is not None)
+        self._templates = frozenset(issuer for issuer in self._issuers if "{" in issuer)
         self._by_issuer: dict[frozenset[str], KeySet] = {}
 
     def __len__(self) -> int:
@@ -98,14 +103,15 @@ class KeySet:
         """
         return self._candidates.get((kid, alg), ())
 
-    def of_issuer(self, names: frozenset[str]) -> KeySet:
-        """Return the keys without those that the document gives to another issuer than one called by `names`."""
+    def of_issuer(self, names: frozenset[str], *, any_template: bool = False) -> KeySet:
+        """Return the keys without those that the document gives to another issuer; see `Key.is_of`."""
         if self._issuers <= names:
             return self
-        named = self._issuers & names  # as many different sets at most as the document names issuers, and one
+        # As many different sets at most as the document names issuers, and one.
+        named = self._issuers & (names | self._templates if any_template else names)
         subset = self._by_issuer.get(named)
         if subset is None:
-            keys = (key for key in self.keys if key.issuer is None or key.issuer in named)
+            keys = (key for key in self.keys if key.is_of(named))
             subset = self._by_issuer[named] = KeySet(keys, self.document, self.skipped, self.warnings)
         return subset
 

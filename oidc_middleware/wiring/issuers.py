@@ -21,7 +21,7 @@ from oidc_middleware.core.issuer_template import PLACES, IssuerTemplate
 from oidc_middleware.core.verify import Expected
 from oidc_middleware.provider import HTTPDoor, Provider
 from oidc_middleware.provider.introspection import Introspector
-from oidc_middleware.provider.tenant_keys import TenantKeys
+from oidc_middleware.provider.issuer_keys import IssuerKeys
 from oidc_middleware.settings import Issuer, Settings
 from oidc_middleware.settings.issuer import ANY_TENANT
 from oidc_middleware.settings.presets import preset_of
@@ -192,7 +192,8 @@ class ServiceIssuers:
             if introspector is None
             else open_introspection(issuer, provider, introspector, self._caches, self._clock)
         )
-        trusted = TrustedIssuer(self._expected(issuer), provider, provider.source, introspection, self._mapping(issuer))
+        keys = IssuerKeys(provider, frozenset({issuer.issuer}), any_template=True)
+        trusted = TrustedIssuer(self._expected(issuer), keys, provider.source, introspection, self._mapping(issuer))
         opened = OpenIssuer(trusted, provider, introspector)
         tenant = None if template is None else template.tenant_of(issuer.issuer)
         if template is None or tenant is None:
@@ -234,7 +235,7 @@ def _of_tenant(opened: OpenIssuer, issuer: Issuer, template: IssuerTemplate, ten
     return replace(
         trusted,
         expected=replace(trusted.expected, issuer=name, tenant=(claim, tenant)),
-        keys=TenantKeys(opened.provider, names),
+        keys=IssuerKeys(opened.provider, names),
     )
 
 

@@ -1,0 +1,45 @@
+"""Attacks on issuers that are resolved, shared by tenants, or asked about tokens; each of them once got through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from oidc_middleware import Issuer
+
+from abuse.signing import AUDIENCE, ISSUER, Signer
+from tenants_kit import ONE, TEMPLATE, TWO, Documents, door_of, issuer_of, refusal, token_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer()
+
+
+async def trusting(name: str) -> Issuer:
+    return Issuer(issuer=name, audience=AUDIENCE)
+
+
+# Keys that the document gives to somebody else
+
+
+@pytest.mark.parametrize("place", ["jwks_uri", "metadata", "resolver", "template"])
+async def test_a_key_of_another_tenant_signs_for_no_issuer_at_all(place: str, signer: Signer) -> None:
+    """Entra ID's documents hold the key of personal accounts (tenant TWO) beside those of a company (tenant ONE)."""
+    jwks = json.dumps({"keys": [signer.rsa_jwk(issuer=issuer_of(TWO)), signer.ec_jwk(issuer=TEMPLATE)]}).encode()
+    documents = Documents()
+    documents.publish(issuer_of(ONE), jwks)
+    company: dict[str, Any] = {"issuer": issuer_of(ONE), "discovery_url": None, "tenants": []}
+    places: dict[str, dict[str, Any]] = {
+        "jwks_uri": company | {"jwks_uri": f"{issuer_of(ONE)}/keys"},
+        "metadata": company,
+        "template": {"discovery_url": None, "tenants": [ONE]},
+        "resolver": company | {"issuer": ISSUER, "issuer_resolver": trusting},
+    }
+    door = door_of(documents, **places[place])
+    assert await refusal(door, token_of(signer, ONE, alg="ES256")) is None
+    assert str(await refusal(door, token_of(signer, ONE))).startswith("unknown_key")
