@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from oidc_middleware import Issuer
+from oidc_middleware import Issuer, Rule
 
+from abuse.door import Door
 from abuse.signing import AUDIENCE, ISSUER, Signer
 from tenants_kit import ONE, TEMPLATE, TWO, Documents, door_of, issuer_of, refusal, token_of
 
@@ -43,3 +44,14 @@ async def test_a_key_of_another_tenant_signs_for_no_issuer_at_all(place: str, si
     door = door_of(documents, **places[place])
     assert await refusal(door, token_of(signer, ONE, alg="ES256")) is None
     assert str(await refusal(door, token_of(signer, ONE))).startswith("unknown_key")
+
+
+# Rules
+
+
+async def test_a_mapped_tenant_is_read_from_nowhere_else(signer: Signer) -> None:
+    """Whose claim `tenant` a user may fill in is not of that tenant where the settings say that `org` names it."""
+    door = Door(signer.jwks(), tenant_claim="org", rules=[Rule("/orders", claims={"tenant": "acme"})])
+    assert (await door.ask(token=signer.token(claims={"org": "acme"}))).status == 200
+    assert (await door.ask(token=signer.token(claims={"tenant": "acme"}))).status == 403
+    assert (await door.ask(token=signer.token(claims={"tenant": "acme", "org": ["acme"]}))).status == 403

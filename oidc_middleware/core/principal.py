@@ -162,7 +162,9 @@ class Principal(msgspec.Struct, gc=False, eq=False):
             return self.roles
         if name == "groups" and mapping.groups != USUAL.groups:
             return self.groups
-        return self.tenant if name == "tenant" else None
+        if name == "tenant" and mapping.tenant is not None:
+            return self.tenant or frozenset()  # a token that names none is not asked for a plain claim instead
+        return None
 
     @property
     def token(self) -> str:
