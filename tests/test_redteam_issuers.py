@@ -55,3 +55,20 @@ async def test_a_mapped_tenant_is_read_from_nowhere_else(signer: Signer) -> None
     assert (await door.ask(token=signer.token(claims={"org": "acme"}))).status == 200
     assert (await door.ask(token=signer.token(claims={"tenant": "acme"}))).status == 403
     assert (await door.ask(token=signer.token(claims={"tenant": "acme", "org": ["acme"]}))).status == 403
+
+
+# Revocations
+
+
+async def test_no_issuer_is_left_out_where_others_may_be_resolved(signer: Signer) -> None:
+    """Who says `alice` and means hers of a resolved issuer must not be told that she is out."""
+    alone = Door(signer.jwks())
+    await alone.oidc.revoke.subject("alice")
+    assert (await alone.ask(token=signer.token())).status == 401
+    door = Door(signer.jwks(), issuer_resolver=trusting)
+    with pytest.raises(ValueError, match="name one with issuer="):
+        await door.oidc.revoke.subject("alice")
+    await door.oidc.revoke.subject("alice", issuer=ISSUER)
+    assert (await door.ask(token=signer.token())).status == 401
+    for oidc in (alone.oidc, door.oidc):
+        await oidc.stop()

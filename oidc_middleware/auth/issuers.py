@@ -78,6 +78,11 @@ class Issuers(Mapping[str, TrustedIssuer]):
                 issuer = finder.peek(name)
         return issuer
 
+    @property
+    def are_fixed(self) -> bool:
+        """Whether there are no others than those that the mapping has."""
+        return not self._finders
+
     def may_know(self, name: str) -> bool:
         """Tell whether tokens of an issuer of this name may be accepted."""
         return name in self.fixed or any(finder.may_know(name) for finder in self._finders)

@@ -54,7 +54,7 @@ class Revoking:
             leeway=settings.leeway,
             max_token_life=settings.max_token_life,
             clock=clock,
-            may_know=issuers.may_know,
+            may_know=None if issuers.are_fixed else issuers.may_know,
         )
 
 

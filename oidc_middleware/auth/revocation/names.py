@@ -15,7 +15,8 @@ from oidc_middleware.core.principal import Principal
 class Names:
     """The issuers that there are, and how long their tokens can be accepted (seconds).
 
-    `may_know` tells of an issuer that is none of these whether its tokens may be accepted all the same.
+    `may_know` tells of an issuer that is none of these whether its tokens may be accepted all the same; None: they are
+    all that there are.
 
     A cut-off is kept for twice `max_token_life`: a token that does not say when it was issued may have been before it,
     and be accepted that much later.
@@ -29,7 +30,7 @@ class Names:
         leeway: float,
         max_token_life: float,
         clock: Clock,
-        may_know: Callable[[str], bool] = lambda _: False,
+        may_know: Callable[[str], bool] | None = None,
     ) -> None:
         self.keys = keys
         self.leeway = leeway
@@ -43,13 +44,13 @@ class Names:
         """Return an issuer, the only one if none is named.
 
         Raises:
-            ValueError: there are several, or it is not configured.
+            ValueError: there are several, or may be, or it is not configured.
         """
-        if issuer is None and len(self._issuers) == 1:
+        if issuer is None and len(self._issuers) == 1 and self._may_know is None:
             return self._issuers[0]
         if issuer is None:
             raise ValueError("there are several issuers: name one with issuer=")
-        if issuer not in self._issuers and not self._may_know(issuer):
+        if issuer not in self._issuers and not (self._may_know is not None and self._may_know(issuer)):
             raise ValueError(f"{issuer!r} is not a configured issuer")
         return issuer
 
