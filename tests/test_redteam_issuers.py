@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from introspection_kit import Asked, good_claims
+from introspection_kit import door_of as introspecting_door
 
 from oidc_middleware import Issuer, Rule
 
@@ -72,3 +74,13 @@ async def test_no_issuer_is_left_out_where_others_may_be_resolved(signer: Signer
     assert (await door.ask(token=signer.token())).status == 401
     for oidc in (alone.oidc, door.oidc):
         await oidc.stop()
+
+
+# Answers about tokens
+
+
+async def test_a_jwt_that_its_issuer_calls_bound_to_a_key_is_refused(signer: Signer) -> None:
+    """The binding may stand in the answer only (RFC 8705 §3.2, RFC 9449 §6.2)."""
+    asked = Asked({"active": True, **good_claims(), "cnf": {"jkt": "x"}})
+    door = introspecting_door(asked, signer, introspection="always")
+    assert (await door.ask(token=signer.token())).status == 401

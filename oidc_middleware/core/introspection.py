@@ -70,7 +70,7 @@ def confirm(payload: bytes, verified: Mapping[str, Any], expected: Expected, now
     Raises:
         ClaimError: the first rule that does not hold.
 
-    Source: RFC 7662 §2.2.
+    Source: RFC 7662 §2.2; RFC 8705 §3.2, RFC 9449 §6.2 (only the answer may say that a token is bound to a key).
     """
     claims: dict[str, Any] = strict_json.load_object(payload)
     rules.check_issuer(claims, expected.issuer)
@@ -78,6 +78,7 @@ def confirm(payload: bytes, verified: Mapping[str, Any], expected: Expected, now
         rules.check_audience(claims, expected.audience_claim, expected.audiences)
     if "sub" in claims and claims["sub"] != verified["sub"]:
         raise ClaimError("sub", "mismatch", "the issuer's answer is about somebody else")
+    rules.check_unbound(claims)
     return _check_lifetime(claims, expected, now)
 
 
