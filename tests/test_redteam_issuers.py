@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from introspection_kit import Asked, good_claims
 from introspection_kit import door_of as introspecting_door
+from test_issuer_resolver import Place
 
 from oidc_middleware import Issuer, Rule
+from oidc_middleware.auth import resolving
 
 from abuse.door import Door
 from abuse.signing import AUDIENCE, ISSUER, Signer
@@ -84,3 +87,34 @@ async def test_a_jwt_that_its_issuer_calls_bound_to_a_key_is_refused(signer: Sig
     asked = Asked({"active": True, **good_claims(), "cnf": {"jkt": "x"}})
     door = introspecting_door(asked, signer, introspection="always")
     assert (await door.ask(token=signer.token())).status == 401
+
+
+# Issuers that are withdrawn meanwhile
+
+
+async def test_nobody_is_known_who_was_judged_by_what_held_before(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An issuer is withdrawn while a token of it waits for what other nodes say: it is not kept as a good one."""
+    place = Place(signer)
+    assert (await place.ask(place.one)).status == 200
+    held = place.token(place.one, claims={"jti": "held"})
+    shared = place.door.oidc.authenticator._shared
+    find = shared.find
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(source: bytes, token: bytes, payload: bytes) -> float | None:
+        reached.set()
+        await go.wait()
+        return await find(source, token, payload)
+
+    monkeypatch.setattr(shared, "find", slow)
+    monkeypatch.setattr(place.entries[place.one].open.trusted.keys, "peek_keys", lambda: None)
+    asking = asyncio.create_task(place.door.ask(token=held))
+    await reached.wait()
+    del place.registry.known[place.one]
+    place.clock.advance(resolving.LIFE)
+    assert (await place.ask(place.one, claims={"jti": "t-2"})).status == 401
+    go.set()
+    await asking
+    assert (await place.door.ask(token=held)).status == 401

@@ -76,13 +76,15 @@ class Authenticator:
             RevocationStale: nobody knows whether it is revoked, and such are refused.
         """
         token, unverified = self._read(value)
+        keys = self._known.keys_generation
         verified = await self._judge(token, unverified)
         is_news = verified.is_news
         if self._standing.begin is not at_once:
             await self._standing.begin()
+            keys = self._known.keys_generation
             verified = await self._judge(token, unverified)  # its key may be withdrawn
         payload, claims, signing_input, issuer, deadline, _, asked_until = verified
-        # No await from here to where it is stored: it was true under the generation that it carries.
+        # No await from here to where it is stored: what the ledger says is true under the generation that it carries.
         marks = self._standing.marks_of(claims, signing_input)
         is_certain = self._standing.check(marks)
         known = self._known.remember(
@@ -92,6 +94,7 @@ class Authenticator:
             marks.pack(),
             deadline,
             is_certain=is_certain,
+            keys=keys,
             asked_until=asked_until,
             mapping=issuer.mapping,
         )

@@ -103,6 +103,11 @@ class KnownTokens:
     def __len__(self) -> int:
         return len(self._hot)
 
+    @property
+    def keys_generation(self) -> int:
+        """What moves when a key is withdrawn, or an issuer is trusted no more."""
+        return self._generation.keys
+
     def _build_lookup(self) -> Callable[[bytes], Known | None]:
         """Return the look-up: a closure, for it reads its variables faster than a method finds them on `self`."""
         find, now, generation, from_cache = self._hot.get, self._now, self._generation, self._from_cache
@@ -155,18 +160,24 @@ class KnownTokens:
         deadline: float,
         *,
         is_certain: bool,
+        keys: int | None = None,
         asked_until: float = math.inf,
         mapping: ClaimsMapping = USUAL,
     ) -> Known:
-        """Keep what was verified just now: nobody may have awaited since. `deadline` is Unix time in seconds.
+        """Keep what was verified just now. `deadline` is Unix time in seconds.
 
-        What the ledger could not say for certain is held against it again each time.
+        What the ledger could not say for certain is held against it again each time. `keys` is what `keys_generation`
+        was before anything was looked at: if it moved since, an issuer may be gone, and the token is verified anew when
+        it comes again. None: nobody has awaited since.
 
         After a minute it is verified anew, for its key may be too old: a withdrawn key moves the generation, but keys
         also end because the issuer could not be asked for long. What the issuer said about it holds to `asked_until`.
         """
         until = min(deadline, self._now() + self._recheck_after, asked_until)
-        generation, keys = self._generation.value if is_certain else _NEVER, self._generation.keys
+        generation = self._generation.value if is_certain else _NEVER
+        keys = self._generation.keys if keys is None else keys
+        if keys != self._generation.keys:
+            generation = _NEVER
         principal = Principal(payload, token, mapping)
         known = Known(value, until, generation, keys, principal, marks, deadline, is_cached=False)
         if self._has_room():
