@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from introspection_kit import Asked, good_claims
 from introspection_kit import door_of as introspecting_door
+from provider_kit import until
 from test_issuer_resolver import Place
 
 from oidc_middleware import Issuer, Rule
@@ -118,3 +119,24 @@ async def test_nobody_is_known_who_was_judged_by_what_held_before(
     go.set()
     await asking
     assert (await place.door.ask(token=held)).status == 401
+
+
+async def test_strangers_keep_no_issuer_trusted(signer: Signer) -> None:
+    """A flood of made-up issuers takes all the questions to the resolver, but not those about issuers in use."""
+    place = Place(signer)
+    token = place.token(place.one)
+    assert (await place.door.ask(token=token)).status == 200
+    del place.registry.known[place.one]
+    place.clock.advance(resolving.LIFE)
+    go = asyncio.Event()
+
+    async def before(name: str) -> None:
+        if name != place.one:
+            await go.wait()
+
+    place.registry.before = before
+    flood = [asyncio.create_task(place.ask(issuer_of(f"s{number}"))) for number in range(resolving.MAX_CALLS)]
+    await until(lambda: place.registry.under_way == resolving.MAX_CALLS)
+    assert (await place.door.ask(token=token)).status == 401
+    go.set()
+    assert {answer.status for answer in await asyncio.gather(*flood)} == {401}

@@ -27,7 +27,8 @@ MAX_UNREADY = 100
 MAX_REFUSED = 10_000
 """Names that are remembered as refused, by a digest each."""
 MAX_CALLS = 64
-"""Questions to the resolver that may be under way at once."""
+"""Questions to the resolver that may be under way at once about issuers that are not known, and about those that are:
+a flood of made-up names must not keep anybody trusted whose end nobody can ask for."""
 DEADLINE = 5.0
 """Seconds that the resolver may take."""
 LIFE = 300.0
@@ -112,7 +113,8 @@ class ResolvedIssuers(Generic[D]):
         self._now = clock.monotonic
         self._entries: OrderedDict[str, _Entry[D]] = OrderedDict()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
-        self._flights = Flights(MAX_CALLS)
+        self._strangers = Flights(MAX_CALLS)
+        self._known = Flights(MAX_CALLS)
         self._runs = False
         self._fails = False
         self.calls: int = 0
@@ -148,7 +150,8 @@ class ResolvedIssuers(Generic[D]):
         elif self._refused.get(_digest(issuer), -math.inf) > now:
             return None
         try:
-            return await self._flights.run(issuer, partial(self._ask, issuer))
+            flights = self._strangers if entry is None else self._known
+            return await flights.run(issuer, partial(self._ask, issuer))
         except (ProviderError, BackendUnavailable):
             if entry is None or self._entries.get(issuer) is not entry or now >= entry.until:
                 raise
@@ -160,7 +163,7 @@ class ResolvedIssuers(Generic[D]):
         """Return what is known while the resolver fails, and ask it beside: nobody waits for it again and again."""
         entry.ask_at = now + PAUSE
         with contextlib.suppress(BackendUnavailable):
-            self._flights.begin(issuer, partial(self._ask, issuer))
+            self._known.begin(issuer, partial(self._ask, issuer))
         return entry.open.trusted
 
     def start(self) -> None:
@@ -173,8 +176,9 @@ class ResolvedIssuers(Generic[D]):
     async def stop(self) -> None:
         """End what runs in the background. What is known remains; it can be used, and started, again."""
         self._runs = False
-        flights, self._flights = self._flights, Flights(MAX_CALLS)
-        await flights.aclose()
+        ending = self._strangers, self._known
+        self._strangers, self._known = Flights(MAX_CALLS), Flights(MAX_CALLS)
+        await asyncio.gather(*(flights.aclose() for flights in ending))
         entries = list(self._entries.values())
         for entry in entries:
             entry.runs = False
