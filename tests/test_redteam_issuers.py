@@ -17,7 +17,7 @@ from oidc_middleware.auth import resolving
 
 from abuse.door import Door
 from abuse.signing import AUDIENCE, ISSUER, Signer
-from tenants_kit import ONE, TEMPLATE, TWO, Documents, door_of, issuer_of, refusal, token_of
+from tenants_kit import ONE, TEMPLATE, TWO, Documents, common, door_of, issuer_of, refusal, token_of
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +78,31 @@ async def test_no_issuer_is_left_out_where_others_may_be_resolved(signer: Signer
     assert (await door.ask(token=signer.token())).status == 401
     for oidc in (alone.oidc, door.oidc):
         await oidc.stop()
+
+
+@pytest.mark.parametrize("kind", ["resolver", "any tenant", "listed tenant"])
+async def test_nobody_brings_administrators_along(kind: str, signer: Signer) -> None:
+    """C-bl-api-other: whoever may be a customer gives out scopes, and must not revoke what is of other customers."""
+    if kind == "resolver":
+        documents = Documents()
+        documents.publish(issuer_of(TWO), signer.jwks())
+        settings: dict[str, Any] = {"issuer": ISSUER, "tenants": [], "issuer_resolver": trusting, "discovery_url": None}
+    else:
+        documents = common(signer.jwks())
+        settings = {"tenants": ["*"] if kind == "any tenant" else [ONE, TWO]}
+    door = door_of(documents, admin_scope="admin", **settings)
+    token = token_of(signer, TWO, claims={"scope": "admin"})
+    expected = 200 if kind == "listed tenant" else 403
+    body = json.dumps({"sub": "alice", "issuer": issuer_of(ONE)}).encode()
+    json_type = [(b"content-type", b"application/json")]
+    answers = [
+        await door.ask("/oauth2/revocations", token=token),
+        await door.ask("/oauth2/status", token=token),
+        await door.ask("/oauth2/revocations", method="POST", token=token, body=body, headers=json_type),
+    ]
+    assert [answer.status for answer in answers] == [expected] * 3
+    assert (await door.ask(token=token)).status == 200
+    await door.oidc.stop()
 
 
 # Answers about tokens

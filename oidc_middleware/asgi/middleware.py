@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oidc_middleware.asgi.credentials import Credentials
 from oidc_middleware.asgi.endpoints import ENDPOINTS
+from oidc_middleware.asgi.endpoints.administrators import check_administrator
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.mount import audience_of_mount, check_audience, settings_of_mount
@@ -120,6 +121,8 @@ class OIDCMiddleware:
                     check_audience(known.principal, self._audiences, self.oidc)
                 if decision.rules:
                     permit(decision, known.principal)
+                    if decision.endpoint is not None:
+                        check_administrator(known.principal, self.oidc, decision.scopes)
         except OIDCError as error:
             await self._refusal.answer(scope, receive, send, error, decision.scopes)
             return
