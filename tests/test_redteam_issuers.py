@@ -7,16 +7,17 @@ import json
 from typing import Any
 
 import pytest
-from introspection_kit import Asked, good_claims
+from introspection_kit import OPAQUE, Asked, good_claims
 from introspection_kit import door_of as introspecting_door
 from provider_kit import until
 from test_issuer_resolver import Place
 
 from oidc_middleware import Issuer, Rule
 from oidc_middleware.auth import resolving
+from oidc_middleware.testing import ManualClock
 
 from abuse.door import Door
-from abuse.signing import AUDIENCE, ISSUER, Signer
+from abuse.signing import AUDIENCE, ISSUER, NOW, Signer
 from tenants_kit import ONE, TEMPLATE, TWO, Documents, common, door_of, issuer_of, refusal, token_of
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +79,23 @@ async def test_no_issuer_is_left_out_where_others_may_be_resolved(signer: Signer
     assert (await door.ask(token=signer.token())).status == 401
     for oidc in (alone.oidc, door.oidc):
         await oidc.stop()
+
+
+async def test_a_revoked_token_that_its_issuer_prolongs_stays_revoked(signer: Signer) -> None:
+    """Some issuers prolong an opaque token each time that they are asked about it, and so does whoever sends it."""
+    clock = ManualClock(NOW)
+
+    def prolonged(_: str) -> dict[str, Any]:
+        return {"active": True, **good_claims(), "exp": int(clock.now()) + 300}
+
+    door = introspecting_door(Asked(prolonged), signer, clock=clock)
+    assert (await door.ask(token=OPAQUE)).status == 200
+    await door.oidc.revoke.token(OPAQUE)
+    for _ in range(4):
+        clock.advance(290)
+        door.oidc.mirror.sweep(clock.now(), 1000)
+        assert (await door.ask(token=OPAQUE)).status == 401
+    await door.oidc.stop()
 
 
 @pytest.mark.parametrize("kind", ["resolver", "any tenant", "listed tenant"])

@@ -62,10 +62,13 @@ class Names:
         """Return until when a verified token may be accepted somewhere, in whole Unix seconds.
 
         One that says neither when it ends nor when it was issued is accepted as long as its issuer calls it active.
+        And what an issuer says of an opaque token it may prolong later, when it is asked again: there are issuers that
+        do so each time. Such a token counts as one that lives as long as any.
         """
         if principal.expires_at == math.inf and "iat" not in principal.claims:
             return LARGEST_NUMBER
-        return token_end(principal.expires_at, self._now(), self._longest)
+        expires_at = None if opaque.is_opaque(principal.token.encode()) else principal.expires_at
+        return token_end(expires_at, self._now(), self._longest)
 
     def named_end(self, expires_at: float | None) -> int:
         """Return until when a token that nobody has verified may be accepted, in whole Unix seconds.
