@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -16,7 +17,7 @@ from oidc_middleware import Issuer, Rule
 from oidc_middleware.auth import resolving
 from oidc_middleware.testing import ManualClock
 
-from abuse.door import Door
+from abuse.door import Door, is_503
 from abuse.signing import AUDIENCE, ISSUER, NOW, Signer
 from tenants_kit import ONE, TEMPLATE, TWO, Documents, common, door_of, issuer_of, refusal, token_of
 
@@ -183,3 +184,22 @@ async def test_strangers_keep_no_issuer_trusted(signer: Signer) -> None:
     assert (await place.door.ask(token=token)).status == 401
     go.set()
     assert {answer.status for answer in await asyncio.gather(*flood)} == {401}
+
+
+async def test_nobody_waits_for_a_resolver_that_does_not_end(signer: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that catches its own cancellation, as some drivers of databases do, keeps its place and nobody besides."""
+    monkeypatch.setattr(resolving, "DEADLINE", 0.01)
+    monkeypatch.setattr(resolving, "PATIENCE", 0.1)
+    place = Place(signer)
+    go = asyncio.Event()
+
+    async def before(_: str) -> None:
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+
+    place.registry.before = before
+    assert is_503(await place.ask(place.one))
+    go.set()
+    await until(lambda: not place.registry.under_way)
+    assert (await place.ask(place.one)).status == 200

@@ -31,6 +31,8 @@ MAX_CALLS = 64
 a flood of made-up names must not keep anybody trusted whose end nobody can ask for."""
 DEADLINE = 5.0
 """Seconds that the resolver may take."""
+PATIENCE = 30.0
+"""Seconds that anybody waits for an issuer and its keys; a resolver may catch its cancellation and go on."""
 LIFE = 300.0
 """Seconds after which the resolver is asked again about an issuer, and thus how long one is trusted after its end."""
 STALE_LIFE = 3600.0
@@ -151,13 +153,20 @@ class ResolvedIssuers(Generic[D]):
             return None
         try:
             flights = self._strangers if entry is None else self._known
-            return await flights.run(issuer, partial(self._ask, issuer))
+            return await self._waited_for(flights.run(issuer, partial(self._ask, issuer)))
         except (ProviderError, BackendUnavailable):
             if entry is None or self._entries.get(issuer) is not entry or now >= entry.until:
                 raise
             entry.ask_at = self._now() + PAUSE
             entry.is_unanswered = True
             return entry.open.trusted
+
+    async def _waited_for(self, found: Awaitable[TrustedIssuer | None]) -> TrustedIssuer | None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await found
+        except TimeoutError:
+            raise ProviderUnavailable("issuer_resolver: it does not end") from None
 
     def _known_meanwhile(self, issuer: str, entry: _Entry[D], now: float) -> TrustedIssuer:
         """Return what is known while the resolver fails, and ask it beside: nobody waits for it again and again."""
