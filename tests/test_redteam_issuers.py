@@ -99,6 +99,24 @@ async def test_a_revoked_token_that_its_issuer_prolongs_stays_revoked(signer: Si
     await door.oidc.stop()
 
 
+@pytest.mark.parametrize(("first", "then"), [("t-1", None), (None, "t-1"), ("t-1", "t-2")])
+async def test_a_revoked_token_whose_issuer_names_it_otherwise_stays_revoked(
+    first: str | None, then: str | None, signer: Signer
+) -> None:
+    """I-revoked: what is revoked is the opaque token, whatever `jti` its issuer has for it the next time."""
+    claims = {name: value for name, value in good_claims().items() if name != "jti"}
+    asked = Asked({"active": True, **claims} | ({} if first is None else {"jti": first}))
+    door = introspecting_door(asked, signer)
+    assert (await door.ask(token=OPAQUE)).status == 200
+    await door.oidc.revoke.token(OPAQUE)
+    asked.answer = {"active": True, **claims} | ({} if then is None else {"jti": then})
+    door.clock.advance(61)
+    assert (await door.ask(token=OPAQUE)).status == 401
+    assert (await door.ask(token="another")).status == 200
+    assert door.oidc.revocations.check(OPAQUE).status == "revoked"
+    await door.oidc.stop()
+
+
 @pytest.mark.parametrize("kind", ["resolver", "any tenant", "listed tenant"])
 async def test_nobody_brings_administrators_along(kind: str, signer: Signer) -> None:
     """C-bl-api-other: whoever may be a customer gives out scopes, and must not revoke what is of other customers."""

@@ -86,6 +86,8 @@ class Authenticator:
         payload, claims, signing_input, issuer, deadline, _, asked_until = verified
         # No await from here to where it is stored: what the ledger says is true under the generation that it carries.
         marks = self._standing.marks_of(claims, signing_input)
+        if signing_input is token and "jti" in claims:  # an opaque one may be revoked by itself, too
+            self._standing.check(self._standing.marks_of({"iss": claims["iss"]}, token))
         is_certain = self._standing.check(marks)
         known = self._known.remember(
             value,

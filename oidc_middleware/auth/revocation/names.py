@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from oidc_middleware.clock import Clock
 from oidc_middleware.core import opaque
 from oidc_middleware.core.ledger.digests import LedgerKeys, Marks, token_end
-from oidc_middleware.core.ledger.records import LARGEST_NUMBER
+from oidc_middleware.core.ledger.records import LARGEST_NUMBER, Record
 from oidc_middleware.core.principal import Principal
 
 
@@ -57,6 +57,17 @@ class Names:
     def marks_of(self, principal: Principal) -> Marks:
         """Return what the ledger knows a principal's token by."""
         return self.keys.marks(principal.claims, opaque.signing_input(principal.token.encode()))
+
+    def token_records(self, principal: Principal) -> list[Record]:
+        """Return what revokes a principal's token: an opaque one by its `jti` and by itself.
+
+        The `jti` is what its issuer answered; the next answer may have another, or none.
+        """
+        token, end = principal.token.encode(), self.token_end(principal)
+        marks = [self.marks_of(principal)]
+        if principal.jti is not None and opaque.is_opaque(token):
+            marks.append(self.keys.marks({"iss": principal.issuer}, token))
+        return [self.keys.marked_token(each, end) for each in marks]
 
     def token_end(self, principal: Principal) -> int:
         """Return until when a verified token may be accepted somewhere, in whole Unix seconds.

@@ -70,8 +70,8 @@ class Revocations:
         """Tell whether a token is revoked, given as `oidc.revoke.token` takes it. Its signature is not looked at.
 
         Nobody is asked about an opaque token. While this node believes its issuer's word about it (a minute at most),
-        all that is revoked of it is known; before and after, only what was revoked by the token itself where it has no
-        `jti`. It is `unknown` otherwise: pass its principal, or its issuer and `jti`.
+        all that is revoked of it is known; before and after, only what was revoked by the token itself. It is `unknown`
+        otherwise: pass its principal, or its issuer and `jti`.
 
         Raises:
             Malformed: it is no token.

@@ -45,14 +45,13 @@ class Revoke:
             raise ValueError("name the token: pass it, its principal, or jti= with issuer= and expires_at=")
         if token is None:
             end = self._names.named_end(expires_at)
-            record = self._names.keys.token(self._names.issuer(issuer), _text("jti", jti), end)
+            records = [self._names.keys.token(self._names.issuer(issuer), _text("jti", jti), end)]
         elif issuer is not None or expires_at is not None:
             raise ValueError("issuer and expires_at belong to jti: a token says both itself")
         else:
             principal = token if isinstance(token, Principal) else await self._verified(token)
-            end = self._names.token_end(principal)
-            record = self._names.keys.marked_token(self._names.marks_of(principal), end)
-        return await self._add(record, require)
+            records = self._names.token_records(principal)
+        return await self._add(require, *records)
 
     async def session(
         self,
@@ -70,7 +69,7 @@ class Revoke:
         """
         of, name = self._whose("sid", sid, issuer)
         until = self._names.issued_until(issued_before)
-        return await self._add(self._names.keys.session(of, name, until, self._names.life), require)
+        return await self._add(require, self._names.keys.session(of, name, until, self._names.life))
 
     async def subject(
         self,
@@ -90,7 +89,7 @@ class Revoke:
         """
         of, name = self._whose("subject", subject, issuer)
         until = self._names.issued_until(issued_before)
-        return await self._add(self._names.keys.subject(of, name, until, self._names.life), require)
+        return await self._add(require, self._names.keys.subject(of, name, until, self._names.life))
 
     async def client(
         self,
@@ -108,7 +107,7 @@ class Revoke:
         """
         of, name = self._whose("client_id", client_id, issuer)
         until = self._names.issued_until(issued_before)
-        return await self._add(self._names.keys.client(of, name, until, self._names.life), require)
+        return await self._add(require, self._names.keys.client(of, name, until, self._names.life))
 
     def _whose(self, what: str, of: str | Principal, issuer: str | None) -> tuple[str, str]:
         """Return an issuer, and whom or what of it is meant: by name, or by a principal that has both.
@@ -122,9 +121,9 @@ class Revoke:
             raise ValueError("a principal has its own issuer: leave issuer out")
         return self._names.issuer(of.issuer), _text(what, getattr(of, what))
 
-    async def _add(self, record: Record, require: ReceiptName | None) -> Receipt:
+    async def _add(self, require: ReceiptName | None, *records: Record) -> Receipt:
         required = None if require is None else Receipt(require)
-        receipt = await self._keeper.add([record])
+        receipt = await self._keeper.add(records)
         receipt.check(required)
         return receipt
 
