@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from oidc_middleware import OIDC, OIDCMiddleware, Principal, Rule, Settings
+from oidc_middleware import OIDC, OIDCMiddleware, Principal, Rule, Settings, requires
 from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.errors import BackendUnavailable, ConfigError, OIDCError
-from oidc_middleware.fastapi import OIDCAuth, Refused
+from oidc_middleware.fastapi import OIDCAuth, Refused, require
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
 
@@ -154,6 +154,8 @@ def test_two_credentials_are_one_too_many(client: TestClient, issuer: FakeIssuer
 def test_another_scheme_is_no_credential(client: TestClient) -> None:
     answer = client.get("/me", headers={"Authorization": "Basic YTpi"})
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="oidc"')
+    answer = client.get("/optional", headers={"Authorization": "Basic YTpi"})
+    assert (answer.status_code, answer.json()) == (200, "nobody, False")
 
 
 def test_an_optional_user(client: TestClient, issuer: FakeIssuer) -> None:
@@ -277,6 +279,48 @@ def test_a_dependency_that_asks_the_same_is_the_same(auth: OIDCAuth, make_oidc: 
     assert auth.require() == auth.current_user != auth.optional_user
     assert auth.require() != auth.claims_of(Item)
     assert auth.claims_of(Item) == auth.claims_of(Item)
+
+
+def test_claims_that_are_equal_in_python_alone_are_both_asked(auth: OIDCAuth, issuer: FakeIssuer) -> None:
+    """FastAPI resolves equal dependencies once: the second would be left out."""
+    app = FastAPI()
+    both = [Depends(auth.require(claims={"admin": value})) for value in (1, True)]
+
+    @app.get("/", dependencies=both)
+    async def admin() -> None: ...
+
+    assert TestClient(app).get("/", headers=bearer(issuer.token(claims={"admin": 1}))).status_code == 403
+
+
+def test_a_user_of_another_service_is_none_of_the_door(
+    make_oidc: Callable[..., OIDC], fake_issuer_factory: Callable[..., FakeIssuer], issuer: FakeIssuer
+) -> None:
+    other = fake_issuer_factory("https://partner.example", algorithms=("ES256",))
+    partners = OIDCAuth(oidc=OIDC(issuer=other.url, audience=other.audience, transport=other.transport()))
+    app = FastAPI()
+
+    @app.get("/partner")
+    async def partner(request: Request, user: Principal = Depends(partners.current_user)) -> list[Any]:
+        return [user.issuer, request.user.is_authenticated]
+
+    @app.get("/by-dependency", dependencies=[Depends(require("admin"))])
+    async def by_dependency(user: Principal = Depends(partners.current_user)) -> None: ...
+
+    @app.get("/in-front", dependencies=[Depends(partners.current_user), Depends(require("admin"))])
+    async def in_front() -> None: ...
+
+    @app.get("/by-decorator")
+    @requires("admin")
+    async def by_decorator(request: Request, user: Principal = Depends(partners.current_user)) -> None: ...
+
+    app.add_middleware(
+        OIDCMiddleware, oidc=make_oidc(public=["/partner", "/by-dependency", "/in-front", "/by-decorator"])
+    )
+    client = TestClient(app)
+    headers = bearer(other.token("admin", scope="admin"))
+    assert client.get("/partner", headers=headers).json() == [other.url, False]
+    for path in ("/by-dependency", "/in-front", "/by-decorator"):
+        assert (path, client.get(path, headers=headers).status_code) == (path, 401)
 
 
 def test_a_test_replaces_the_user(auth: OIDCAuth) -> None:

@@ -92,6 +92,14 @@ def test_an_optional_user(client: TestClient, issuer: FakeIssuer) -> None:
     assert client.get("/optional", headers=bearer("x")).status_code == 401
 
 
+def test_another_scheme_is_no_credential(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    basic = {"Authorization": "Basic YTpi"}
+    assert client.get("/optional", headers=basic).json() is None
+    with caplog.at_level(logging.INFO, "oidc_middleware"):
+        assert client.get("/public", headers=basic).status_code == 401
+    assert "not of the Bearer scheme" in caplog.text
+
+
 def test_scopes_of_rule_chain_and_dependency_are_in_one_challenge(client: TestClient, issuer: FakeIssuer) -> None:
     answer = client.get("/both", headers=bearer(issuer.token(scope="rule")))
     assert (answer.status_code, answer.json()["error"]) == (403, "insufficient_scope")

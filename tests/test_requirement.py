@@ -52,3 +52,9 @@ def test_it_is_a_value() -> None:
     assert requirement == Requirement(("b", "a"), ("c", "d"), {"roles": "x"})
     assert requirement == copy.deepcopy(requirement) == pickle.loads(pickle.dumps(requirement))
     assert len({requirement, copy.deepcopy(requirement)}) == 1
+
+
+@pytest.mark.parametrize("other", [1, 1.0, "true", [True, 1]])
+def test_claims_of_another_type_are_another_requirement(other: Any) -> None:
+    assert Requirement(claims={"admin": True}) != Requirement(claims={"admin": other})
+    assert Requirement(claims={"admin": other}) == Requirement(claims={"admin": other})

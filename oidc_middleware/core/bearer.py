@@ -60,12 +60,21 @@ def credential(value: bytes) -> bytes:
 
     Source: RFC 6750 §2.1 (b64token); RFC 9110 §11.1 (schemes are case-insensitive), §11.4.
     """
+    if is_of_another_scheme(value):
+        raise MissingToken("the Authorization header is not of the Bearer scheme")
     scheme, _, token = value.partition(b" ")
     if scheme.lower() != b"bearer":
-        if _SCHEME.fullmatch(scheme):
-            raise MissingToken("the Authorization header is not of the Bearer scheme")
         raise InvalidRequest("the Authorization header is malformed")
     return _b64token(token)
+
+
+def is_of_another_scheme(value: bytes) -> bool:
+    """Tell whether the value of an Authorization header is of another scheme, and so no credentials here.
+
+    Source: RFC 9110 §11.1.
+    """
+    scheme = value.partition(b" ")[0]
+    return scheme.lower() != b"bearer" and _SCHEME.fullmatch(scheme) is not None
 
 
 def is_token(token: bytes) -> bool:

@@ -33,7 +33,7 @@ class Identity(Protocol):
         """The verified claims."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Requirement:
     """What an identity needs: all of `scopes`, one of `any_scopes`, `audience` among its audiences, and all `claims`.
 
@@ -46,7 +46,7 @@ class Requirement:
 
     scopes: Words = ()
     any_scopes: Words = ()
-    claims: ExpectedClaims = field(default_factory=dict, hash=False)
+    claims: ExpectedClaims = field(default_factory=dict)
     audience: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +57,13 @@ class Requirement:
         audience: object = self.audience
         if audience is not None and (not isinstance(audience, str) or not audience):
             raise _error(f"audience {audience!r} is no audience", "Name one, or leave it out.")
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both ask the same: values of claims are compared with their type, as those of tokens are."""
+        return isinstance(other, Requirement) and self._asked() == other._asked()
+
+    def __hash__(self) -> int:
+        return hash((self.scopes, self.any_scopes, self.audience))
 
     @property
     def scopes_to_ask(self) -> tuple[str, ...]:
@@ -90,6 +97,10 @@ class Requirement:
         if lacking is not None:
             needed = tuple(dict.fromkeys((*scopes, *self.scopes_to_ask)))
             raise InsufficientScope(f"{place}: {lacking} is missing", needed)
+
+    def _asked(self) -> tuple[object, ...]:
+        claims = {name: [(type(value), value) for value in _each(expected)] for name, expected in self.claims.items()}
+        return self.scopes, self.any_scopes, claims, self.audience
 
     def _claim_names(self) -> tuple[str, ...]:
         claims: object = self.claims

@@ -130,7 +130,7 @@ class CurrentUser(Dependency):
         try:
             user = self.source.peek(conn.scope) or await self.source.find(conn.scope)
             if user is None:
-                raise MissingToken("no credentials")
+                raise _missing(conn)
             self._check(user, security_scopes)
         except OIDCError as error:
             self._refuse(conn, error, security_scopes)
@@ -175,7 +175,7 @@ class ClaimsOf(Dependency, Generic[T]):
         try:
             user = self.source.peek(conn.scope) or await self.source.find(conn.scope)
             if user is None:
-                raise MissingToken("no credentials")
+                raise _missing(conn)
             claims = self._claims.of(user)
             self._check(user, security_scopes)
         except OIDCError as error:
@@ -187,6 +187,11 @@ class ClaimsOf(Dependency, Generic[T]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._claims.name})"
+
+
+def _missing(conn: HTTPConnection) -> MissingToken:
+    has_others = "authorization" in conn.headers
+    return MissingToken("the Authorization header is not of the Bearer scheme" if has_others else "no credentials")
 
 
 def requirement_of(

@@ -30,7 +30,7 @@ class Source(Protocol):
         """
 
     async def find(self, scope: Scope) -> Principal | None:
-        """Return who sends this request; None when no credentials came.
+        """Return who sends this request; None when no credentials came, or some of another scheme than Bearer.
 
         Raises:
             OIDCError: the request is refused.
@@ -63,7 +63,8 @@ class Middleware:
                 "no OIDCMiddleware stands in front of this app, so nobody knows who calls. Add it "
                 "(app.add_middleware(OIDCMiddleware, ...)), or take the dependencies of OIDCAuth(...), which need none"
             )
-        if bearer.authorization(scope["headers"]) is not None:
+        value = bearer.authorization(scope["headers"])
+        if value is not None and not bearer.is_of_another_scheme(value):
             raise MissingToken("credentials are not read on this path: take it out of `public`")
         return None
 
@@ -73,7 +74,10 @@ class Middleware:
 
 
 class Service:
-    """A service, asked by the dependency itself. The identity is left where the middleware leaves it."""
+    """A service, asked by the dependency itself. The identity is left where the middleware leaves it.
+
+    Where another service has left its own there, that stays: who asks for an identity of a door gets none of ours.
+    """
 
     def __init__(self, oidc: OIDC) -> None:
         self.oidc: OIDC | None = oidc
@@ -97,18 +101,24 @@ class Service:
 
     async def find(self, scope: Scope) -> Principal | None:
         """Return the identity behind the credentials of this request, None when there are none."""
-        known = await self._credentials.find(scope)
+        try:
+            known = await self._credentials.find(scope)
+        except MissingToken:  # of another scheme
+            known = None
         if known is not None:
             return self._leave(scope, known)
-        scope.setdefault("user", UnauthenticatedUser())
-        scope.setdefault("auth", AuthCredentials())
-        scope[SCOPE_KEY] = self._service
+        if SCOPE_KEY not in scope:
+            scope.setdefault("user", UnauthenticatedUser())
+            scope.setdefault("auth", AuthCredentials())
+            scope[SCOPE_KEY] = self._service
         return None
 
     def _leave(self, scope: Scope, known: Known) -> Principal:
-        principal = scope["user"] = known.principal
-        scope["auth"] = known
-        scope[SCOPE_KEY] = self._service
+        principal = known.principal
+        if scope.get(SCOPE_KEY, self._service) is self._service:
+            scope["user"] = principal
+            scope["auth"] = known
+            scope[SCOPE_KEY] = self._service
         return principal
 
     def refusal(self, scope: Scope) -> Refusal:
