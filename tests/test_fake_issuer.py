@@ -183,6 +183,12 @@ def test_an_algorithm_without_a_key_is_a_mistake_of_the_test(
         refused(fake_issuer)
 
 
+def test_a_claim_beside_claims_is_a_mistake_of_the_test(fake_issuer: FakeIssuer) -> None:
+    keywords: dict[str, Any] = {"email": "alice@example.com"}
+    with pytest.raises(TypeError, match=r"email: unknown; claims go into claims="):
+        fake_issuer.token("alice", **keywords)
+
+
 def test_an_issuer_signs_only_with_keys_of_its_own() -> None:
     with pytest.raises(ValueError, match="'HS256' is not a signature algorithm of an issuer"):
         FakeIssuer(algorithms=("HS256",))

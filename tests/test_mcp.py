@@ -14,6 +14,8 @@ from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
@@ -550,6 +552,17 @@ def test_it_stands_behind_the_door() -> None:
         pytest.raises(LookupError, match="OIDCMiddleware"),
     ):
         post(client, call("erase"))
+
+
+def test_a_user_of_somebody_else_is_none(open_: Open, issuer: FakeIssuer) -> None:
+    class Login(AuthenticationBackend):
+        async def authenticate(self, conn: Any) -> tuple[AuthCredentials, SimpleUser]:
+            return AuthCredentials(["notes:write"]), SimpleUser("admin")
+
+    server = make_server().streamable_http_app(host="127.0.0.1", stateless_http=True, json_response=True)
+    inside = AuthenticationMiddleware(ToolScopes(server, {"erase": "notes:write"}), backend=Login())
+    with client_of(OIDCMiddleware(inside, oidc=open_())) as client:
+        assert post(client, call("erase"), issuer.token()).status_code == 401
 
 
 async def test_who_leaves_in_the_middle_of_a_message_calls_nothing() -> None:

@@ -497,6 +497,15 @@ def test_a_mounted_app(app: ASGIApp, stand: Stand) -> None:
     assert client.get("/elsewhere", headers=stand.headers("x")).text == "alice at /elsewhere"
 
 
+def test_names_of_a_mounted_app_are_found(stand: Stand) -> None:
+    async def where(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.url_for("area:page").path)
+
+    app = requires("area")(Starlette(routes=[Route("/page", where, name="page")]))
+    client = stand.routes(Mount("/area", app=app, name="area"))
+    assert client.get("/area/page", headers=stand.headers("area")).text == "/area/page"
+
+
 def test_as_a_middleware_of_an_app_a_mount_and_a_route(stand: Stand) -> None:
     app = Starlette(
         routes=[

@@ -78,6 +78,11 @@ class GuardedApp:
         self.app: ASGIApp = app
         self.guard: Guard = guard
 
+    @property
+    def routes(self) -> list[Any]:
+        """The routes of the app, which a mount asks for when `url_for` looks for a name."""
+        return getattr(self.app, "routes", [])
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] in ("http", "websocket"):

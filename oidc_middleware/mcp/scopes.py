@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oidc_middleware.asgi.refusal import refusal_of
 from oidc_middleware.core import strict_json
+from oidc_middleware.core.principal import Principal
 from oidc_middleware.core.requirement import Requirement
 from oidc_middleware.errors import MissingToken, OIDCError
 
@@ -74,9 +75,10 @@ class ToolScopes:
         if needed:
             refusal = refusal_of(scope)
             try:
-                if not scope["user"].is_authenticated:
-                    raise MissingToken("no credentials, and a message that needs scopes")
-                Requirement(needed).check(scope["user"], "an MCP message")
+                user = scope.get("user")
+                if not isinstance(user, Principal):
+                    raise MissingToken("no identity, and a message that needs scopes")
+                Requirement(needed).check(user, "an MCP message")
             except OIDCError as error:
                 await refusal.answer(scope, receive, send, error, needed)
                 return

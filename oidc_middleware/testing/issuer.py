@@ -158,6 +158,7 @@ class FakeIssuer:
 
         Raises:
             ValueError: this issuer has no key for the algorithm.
+            TypeError: `shape` has what no `Shape` has.
         """
         claims = self._access_claims(subject, audience, scope, expires_in, client_id)
         return mint(self.keys, "at+jwt", claims, shape)
@@ -193,6 +194,7 @@ class FakeIssuer:
 
         Raises:
             ValueError: this issuer has no key for the algorithm.
+            TypeError: `shape` has what no `Shape` has.
         """
         now = int(self.clock.now())
         claims = {"iss": self.url, "sub": subject, "aud": client_id, "iat": now, "exp": now + expires_in}
@@ -215,6 +217,7 @@ class FakeIssuer:
 
         Raises:
             ValueError: this issuer has no key for the algorithm.
+            TypeError: `shape` has what no `Shape` has.
         """
         now = int(self.clock.now())
         claims = {"iss": self.url, "aud": client_id, "iat": now, "exp": now + expires_in, "jti": secrets.token_hex(16)}

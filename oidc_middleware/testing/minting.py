@@ -47,7 +47,10 @@ def mint(keys: KeyRing, typ: str, claims: Mapping[str, Any], shape: Shape) -> st
 
     Raises:
         ValueError: there is no key for the algorithm.
+        TypeError: `shape` has what no shape has, such as a claim beside `claims`.
     """
+    if unknown := shape.keys() - Shape.__annotations__.keys():
+        raise TypeError(f"{', '.join(sorted(unknown))}: unknown; claims go into claims={{...}}")
     key, algorithm, kid = signer(keys, shape)
     usual = {"alg": algorithm, "kid": kid, "typ": typ}
     header = lay_over(usual, shape.get("headers"), shape.get("omit_headers", ()))
