@@ -321,6 +321,22 @@ def test_nothing_is_changed_in_what_the_app_wrote(oidc: OIDC) -> None:
     assert repr(before) == copy
 
 
+def test_what_one_app_changes_in_its_document_is_in_no_other(oidc: OIDC) -> None:
+    documents = []
+    for _ in range(2):
+        auth = OIDCAuth(oidc=oidc)
+        app = app_of(auth)
+        auth.install(app)
+        documents.append(app.openapi())
+    ours = documents[0]
+    ours["components"]["schemas"]["OIDCError"]["title"] = "Problem"
+    refusal = ours["paths"]["/user"]["get"]["responses"]["401"]
+    refusal["headers"]["WWW-Authenticate"]["description"] = "Mine"
+    assert documents[1]["components"]["schemas"]["OIDCError"]["title"] == "OIDCError"
+    refusal = documents[1]["paths"]["/user"]["get"]["responses"]["401"]
+    assert refusal["headers"]["WWW-Authenticate"]["description"] != "Mine"
+
+
 def test_without_document_there_is_a_bearer_scheme(oidc: OIDC) -> None:
     app = app_of(Behind)
     app.add_middleware(OIDCMiddleware, oidc=oidc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -79,7 +80,7 @@ class GuardedApp:
         self.guard: Guard = guard
 
     @property
-    def routes(self) -> list[Any]:
+    def routes(self) -> list[BaseRoute]:
         """The routes of the app, which a mount asks for when `url_for` looks for a name."""
         return getattr(self.app, "routes", [])
 

@@ -112,7 +112,7 @@ class Documented:
             ours |= schemes
             names[issuer] = tuple(schemes)
         if operations:
-            components.setdefault("schemas", {})[_ERROR] = _SCHEMA
+            components.setdefault("schemas", {})[_ERROR] = deepcopy(_SCHEMA)
         for operation in operations:
             for method in operation.methods:
                 described = made.get("paths", {}).get(operation.path, {}).get(method)
@@ -149,7 +149,7 @@ def _refusal(status: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{_ERROR}"}
     return {
         "description": _REFUSALS[status],
-        "headers": _CHALLENGE,
+        "headers": deepcopy(_CHALLENGE),
         "content": {"application/json": {"schema": schema}},
     }
 
