@@ -178,6 +178,13 @@ def test_it_wants_a_service() -> None:
     assert error.value.field == "oidc"
 
 
+@pytest.mark.parametrize("resource", ["http://127.0.0.1:8000/mpc", "", 1])
+def test_a_resource_that_no_token_can_be_for(open_: Open, resource: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        OIDCTokenVerifier(open_(), resource=resource)
+    assert error.value.field == "resource"
+
+
 def test_without_the_sdk_the_error_says_what_to_install() -> None:
     program = (
         "import sys\nsys.modules['mcp'] = None\n"

@@ -20,6 +20,7 @@ except ModuleNotFoundError as _error:
         name="mcp",
     ) from None
 
+from oidc_middleware.asgi.mount import audience_of_mount
 from oidc_middleware.auth.known import Known
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, TokenError
@@ -36,12 +37,19 @@ class OIDCTokenVerifier(TokenVerifier):
 
     Where several MCP servers share a service, `resource` is the identifier of this one: tokens that are not for it are
     refused. It is one of the audiences that the service accepts.
+
+    Raises:
+        ConfigError: `oidc` is no service, or does not accept `resource`, so no token could have it.
     """
 
     def __init__(self, oidc: OIDC, *, resource: str | None = None) -> None:
         given: object = oidc
         if not isinstance(given, OIDC):
             raise ConfigError("oidc", f"is of type {type(given).__name__}", "Pass OIDC(...)")
+        try:
+            audience_of_mount(oidc, {"audience": resource})
+        except ConfigError as error:
+            raise ConfigError("resource", error.problem, error.cure) from None
         self._oidc = oidc
         self._only = resource
 
