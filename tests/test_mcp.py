@@ -584,6 +584,18 @@ async def test_who_leaves_in_the_middle_of_a_message_calls_nothing() -> None:
     await ToolScopes(never, {"erase": "a"})({"type": "http", "method": "POST"}, receive, never)
 
 
+@pytest.mark.parametrize("method", ["post", "Post"])
+async def test_a_method_in_small_letters_is_read_too(method: str) -> None:
+    async def receive() -> Any:
+        return {"type": "http.request", "body": ERASE}
+
+    async def never(*_: object) -> None:
+        pytest.fail("the tool was called")
+
+    with pytest.raises(LookupError, match="OIDCMiddleware"):
+        await ToolScopes(never, {"erase": "a"})({"type": "http", "method": method}, receive, never)
+
+
 @pytest.mark.parametrize("scope", [{"type": "http", "method": "GET"}, {"type": "websocket"}, {"type": "lifespan"}])
 async def test_what_is_no_message_passes_as_it_is(scope: dict[str, str]) -> None:
     passed: list[Any] = []

@@ -57,7 +57,7 @@ class ToolScopes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a message on if its sender may send it."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"].upper() != "POST":  # the app may fold it
             await self.app(scope, receive, send)
             return
         body = await _read(receive, self._largest)
