@@ -41,7 +41,9 @@ demo: $(READY)  ## Start an issuer and a protected API here, and print curl line
 .PHONY: test
 test: $(READY)  ## Run the tests.
 	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node), make browser (Chromium)"
-	@PYTEST_XDIST_AUTO_NUM_WORKERS=$(WORKERS) $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@# Bytecode is kept, whatever the environment says: hundreds of processes start here, and each would compile it all.
+	@export PYTHONDONTWRITEBYTECODE= PYTEST_XDIST_AUTO_NUM_WORKERS=$(WORKERS) && \
+		$(BIN)/python -m compileall -q oidc_middleware && $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 	@$(if $(ARGS),,touch $(TESTED))
 
 $(TESTED): $(READY) $(SOURCES)
