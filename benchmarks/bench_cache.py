@@ -96,7 +96,7 @@ def contestants(room: int) -> dict[str, tuple[Get, Put]]:
         try:
             found[name] = make(room)
         except ImportError:
-            print(f"{name}: not installed, left out")
+            print(f"{name}: not installed, left out", end="\n\n")
     return found
 
 
@@ -264,7 +264,7 @@ async def _filled() -> dict[str, Callable[[bytes], Awaitable[object]]]:
         try:
             peer = _memory_of(name)
         except ImportError:
-            print(f"{name}: not installed, left out")
+            print(f"{name}: not installed, left out", end="\n\n")
             continue
         for key in keys:
             await peer.set(key.hex(), b"value")

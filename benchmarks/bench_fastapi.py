@@ -40,7 +40,7 @@ def measured(runner: asyncio.Runner, rounds: int) -> dict[str, list[Row]]:
     mcp = {"mcp's BearerAuthBackend with our OIDCTokenVerifier": bearer_auth(OIDCTokenVerifier(oidc))}
     mcp |= built(MCP, provider)
     for name, reason in LEFT_OUT.items():
-        print(f"{name}: left out, {reason}")
+        print(f"{name}: left out, {reason}", end="\n\n")
     token = provider.token(claims=CLAIMS | ENTRA_CLAIMS)
     apps = {"bare": bare()} | fastapi | mcp
     timings = interleaved({name: asking(runner, app, for_ever([token])) for name, app in apps.items()}, ASKED, rounds)
@@ -79,7 +79,7 @@ def built(makers: Mapping[str, Callable[[FakeIssuer], Application]], provider: F
         try:
             found[f"peer: {name}"] = make(provider)
         except ImportError as error:
-            print(f"{name}: not installed for this Python ({error.name}), left out")
+            print(f"{name}: not installed for this Python ({error.name}), left out", end="\n\n")
     return found
 
 

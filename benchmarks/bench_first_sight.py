@@ -173,7 +173,7 @@ def requesting(runner: asyncio.Runner, provider: FakeIssuer, tokens: Sequence[st
     try:
         dependency = fastapi_jwks(provider.url, {"keys": provider.keys.jwks()})
     except ImportError:
-        print("fastapi-jwks: not installed (it needs Python 3.12), left out")
+        print("fastapi-jwks: not installed (it needs Python 3.12), left out", end="\n\n")
         return rows
     timing = interleaved({"": depending(runner, dependency, tokens)}, 128, 7)[""]
     ratio = timing.median / floor.median
