@@ -39,8 +39,8 @@ class OIDCMiddleware:
     Give it the keywords of `Settings`, or `settings=`, or a running service as `oidc=`. Beside `oidc=` it may have a
     policy of its own, for a mounted app: `public`, `optional`, `rules`, `ambiguous_paths`, `preflight`,
     `websocket_token`, `realm`, `on_error`, `resource` and what describes it replace the service's, and `audience` lets
-    in tokens for these only. Paths are those that the mounted app sees; with any
-    of its own, no path is open that is not in its own lists.
+    in tokens for these only. Paths are those that the mounted app sees; with any of its own, no path is open that is
+    not in its own lists.
 
     It never raises here, for Starlette builds middleware where servers swallow the cause: a `ConfigError` fails the
     lifespan's start-up with its text, and without lifespan answers every request with 500.
