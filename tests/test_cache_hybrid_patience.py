@@ -66,8 +66,8 @@ async def test_after_an_answer_the_budget_is_whole_again(redis_server: RedisServ
 
 async def test_a_probe_that_waits_to_be_written_is_no_answer(redis_server: RedisServer) -> None:
     """The tier beneath answers reads of what it has yet to write: a read probe must ask for something else."""
-    redis = RedisBackend(redis_server.url, clock=CLOCK)
-    backend = HybridBackend(MemoryBackend(CLOCK), redis, clock=CLOCK, random=lambda: 0.0)
+    redis = RedisBackend(redis_server.url, clock=CLOCK, budget=1.0)
+    backend = HybridBackend(MemoryBackend(CLOCK), redis, clock=CLOCK, budget=1.0, random=lambda: 0.0)
     standing = backend._standing
     await backend.set(TOKEN, b"known", b"v", end())
     redis_server.stop()
