@@ -17,7 +17,7 @@ from oidc_middleware.asgi.exchange import Exchange
 from oidc_middleware.asgi.expiries import Expiries
 from oidc_middleware.asgi.socket import Socket
 from oidc_middleware.asgi.streams import LiveConnections
-from oidc_middleware.auth.known import Known
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.ledger.records import Record
 from oidc_middleware.testing import FakeIssuer
 

@@ -13,11 +13,12 @@ from services import Service, every_signature_believed
 from table import Contestant, Row, compared, interleaved, markdown, over
 from traffic import bare, header_value, issuer, taken_apart
 
-from oidc_middleware.auth.known import Known, TokenRecord
+from oidc_middleware.auth.known import TokenRecord
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import SystemClock
 from oidc_middleware.core import base64url, jws, strict_json, verify
 from oidc_middleware.core.claims_mapping import USUAL
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.testing import FakeIssuer
 

@@ -12,7 +12,13 @@ from oidc_middleware import Issuer, Settings
 from oidc_middleware.settings import words
 
 PAGE = Path(__file__).parent / "configuration.md"
-_KINDS = {words.listed: "list", words.number: "number", words.flag: "true or false", words.json: "JSON"}
+_KINDS = {
+    words.listed: "list",
+    words.spaced: "list",
+    words.number: "number",
+    words.flag: "true or false",
+    words.json: "JSON",
+}
 
 
 def current(page: str) -> str:

@@ -4,6 +4,7 @@
 OIDCError                       code, status, public text safe to send, private detail for the log
 ├ ConfigError                   at start-up: names the field and the cure
 ├ MissingToken        401       no credentials came (RFC 6750 §3.1: the challenge carries no error code)
+│ └ SessionEnded                the cookie is of a session that is over
 ├ InvalidRequest      400       the request is malformed or ambiguous
 ├ TokenError          401       the token is refused
 │ ├ Malformed                   not a compact JWS of the strict form that we read
@@ -14,6 +15,9 @@ OIDCError                       code, status, public text safe to send, private 
 │ ├ Inactive                    the issuer says that it is not active
 │ └ ClaimError                  claim, reason: missing, invalid, mismatch, expired or not_yet
 ├ InsufficientScope   403       identity is fine, permission is missing
+├ CrossOriginRequest  403       another site's page sent it, with the cookie of a session
+├ LoginError          400       a login did not succeed
+│ └ GrantRefused                the issuer refused the code or the refresh token
 ├ ProviderError       503       the issuer could not be asked
 │ ├ ProviderUnavailable         no answer, or an error answer
 │ └ ProviderInvalid             an answer that breaks the protocol
@@ -71,6 +75,13 @@ class MissingToken(OIDCError):
     code = "missing_token"
     status = 401
     public = "Authentication is required."
+
+
+class SessionEnded(MissingToken):
+    """The session of the cookie expired, was ended, or never was: as if no cookie had come."""
+
+    code = "session_ended"
+    public = "The session has ended. Sign in again."
 
 
 class InvalidRequest(OIDCError):
@@ -152,6 +163,28 @@ class InsufficientScope(OIDCError):
     def __init__(self, detail: str = "", scopes: Iterable[str] = ()) -> None:
         super().__init__(detail)
         self.scopes: tuple[str, ...] = tuple(scopes)
+
+
+class CrossOriginRequest(OIDCError):
+    """A page of another origin sent this request, and the browser added the cookie of a session."""
+
+    code = "cross_origin_request"
+    status = 403
+    public = "The request came from another site."
+
+
+class LoginError(OIDCError):
+    """A login did not succeed: it took too long, was refused, or what came back does not belong to it."""
+
+    code = "login_error"
+    status = 400
+    public = "The sign-in did not succeed. Try again."
+
+
+class GrantRefused(LoginError):
+    """The issuer's token endpoint refused a code or a refresh token (RFC 6749 §5.2)."""
+
+    code = "grant_refused"
 
 
 class ProviderError(OIDCError):

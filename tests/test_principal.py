@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from oidc_middleware import Principal
-from oidc_middleware.auth.known import Known
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.principal import Claims
 
 CLAIMS: dict[str, Any] = {

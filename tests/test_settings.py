@@ -311,7 +311,7 @@ def test_k_insecure_tls(name: str) -> None:
     [
         ("audiance", "Did you mean audience?"),
         ("jwks_url", "Did you mean jwks_uri?"),
-        ("trusted_proxies", "Settings are issuer, "),
+        ("proxies_that_count", "Settings are issuer, "),
         ("_env_file", "Did you mean env_file?"),
     ],
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from oidc_middleware.auth.known import Known
 from oidc_middleware.core import bearer
+from oidc_middleware.core.known import Known
 from oidc_middleware.errors import MissingToken
 from oidc_middleware.settings import Settings
 from oidc_middleware.wiring import OIDC

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from oidc_middleware.asgi.ending import Ending
 from oidc_middleware.asgi.track import Track
 from oidc_middleware.asgi.waits import Disconnected, Waits
-from oidc_middleware.auth.known import Known
+from oidc_middleware.core.known import Known
 
 ANSWER_SECONDS: Final = 0.5
 """How long a request that is not answered yet has for it after its identity was revoked: the handler that revokes the

@@ -16,9 +16,9 @@ from oidc_middleware.asgi.mount import audience_of_mount, check_audience, settin
 from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, ask_for
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
-from oidc_middleware.auth.known import Known
 from oidc_middleware.core import bearer
 from oidc_middleware.core.identity_headers import IDENTITY_HEADERS, removed
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.memo import DecisionMemo
 from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
 from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError, Revoked

@@ -12,7 +12,7 @@ from oidc_middleware.asgi.ending import Ending
 from oidc_middleware.asgi.exchange import Refuse
 from oidc_middleware.asgi.track import Track
 from oidc_middleware.asgi.waits import Disconnected, Waits
-from oidc_middleware.auth.known import Known
+from oidc_middleware.core.known import Known
 
 POLICY_VIOLATION: Final = 1008
 """The code that WebSockets close with (RFC 6455 §7.4.1)."""

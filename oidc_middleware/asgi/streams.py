@@ -28,8 +28,8 @@ from oidc_middleware.asgi.expiries import Expiries
 from oidc_middleware.asgi.index import Index
 from oidc_middleware.asgi.socket import Socket
 from oidc_middleware.asgi.track import Track
-from oidc_middleware.auth.known import Known
 from oidc_middleware.clock import Clock
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.ledger.digests import Marks
 from oidc_middleware.core.ledger.ledger import Ledger
 from oidc_middleware.core.ledger.records import Record

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from oidc_middleware.auth.issuers import Issuers
-from oidc_middleware.auth.known import Known, KnownTokens
+from oidc_middleware.auth.known import KnownTokens
 from oidc_middleware.auth.opaque import OpaqueTokens
 from oidc_middleware.auth.revocation.standing import Standing, at_once
 from oidc_middleware.auth.shared import SharedTokens
@@ -20,6 +20,7 @@ from oidc_middleware.core import bearer, introspection, verify
 from oidc_middleware.core.foreign import reason_of_opaque
 from oidc_middleware.core.jws import JWS
 from oidc_middleware.core.keys import Key
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.verify import Unverified
 from oidc_middleware.errors import Malformed
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
 
-import msgspec
-
 from oidc_middleware.auth.generation import Generation
 from oidc_middleware.auth.revocation.standing import Standing
 from oidc_middleware.cache import TypedCache
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.claims_mapping import USUAL, ClaimsMapping
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.principal import Principal
 
 HOT_TOKENS = 1024
@@ -35,39 +34,6 @@ as good as atoms, which the garbage collector never walks."""
 
 # A record without its payload: a tuple of seven, two floats, small integers and the heads of two bytes objects.
 _RECORD_BYTES = 300
-
-
-class GrantedScopes(list[str]):
-    """The granted scopes. `"authenticated" in` them is true besides, for Starlette's examples ask for that."""
-
-    def __contains__(self, scope: object) -> bool:
-        return scope == "authenticated" or super().__contains__(scope)
-
-
-class Known(msgspec.Struct, gc=False, eq=False):
-    """A verified token, ready to be put into a request: `request.auth`, whose `scopes` Starlette's `requires` reads.
-
-    `value` is the `Authorization` header that brought it, `until` is when it is verified anew, `deadline` when the
-    token ends (both Unix time in seconds), `is_cached` tells whether the cache has it besides the hot set. A Struct,
-    which is made in a quarter of the time of an ordinary object.
-    """
-
-    value: bytes
-    until: float
-    generation: int
-    keys: int
-    principal: Principal
-    marks: bytes
-    deadline: float
-    is_cached: bool
-
-    @property
-    def scopes(self) -> GrantedScopes:
-        """The granted scopes, in a new list each time: what a handler does to it reaches no other request."""
-        return GrantedScopes(sorted(self.principal.scopes))
-
-    def __repr__(self) -> str:
-        return f"Known({self.principal!r})"
 
 
 class KnownTokens:

@@ -8,13 +8,13 @@ import math
 import os
 from http import HTTPStatus
 
-from oidc_middleware.auth.known import Known
 from oidc_middleware.cli import tokens
 from oidc_middleware.cli.hints import hints
 from oidc_middleware.cli.ledger import read_journal, read_store
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.terminal import distance, keep_log_of_issuers_quiet, listed, moment, printable, shown
 from oidc_middleware.cli.walk import Step, Walk, walk
+from oidc_middleware.core.known import Known
 from oidc_middleware.errors import BackendUnavailable, ClaimError, OIDCError, Revoked
 from oidc_middleware.wiring import OIDC
 

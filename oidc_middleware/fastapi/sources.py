@@ -9,8 +9,8 @@ from starlette.types import Scope
 
 from oidc_middleware.asgi.credentials import Credentials
 from oidc_middleware.asgi.refusal import Refusal, refusal_of
-from oidc_middleware.auth.known import Known
 from oidc_middleware.core import bearer
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.errors import MissingToken
 from oidc_middleware.wiring import OIDC, SCOPE_KEY

@@ -21,7 +21,7 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from oidc_middleware.asgi.mount import audience_of_mount
-from oidc_middleware.auth.known import Known
+from oidc_middleware.core.known import Known
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, TokenError
 from oidc_middleware.wiring import OIDC

@@ -104,28 +104,28 @@ def flag(value: object) -> bool:
 def leeway(value: object) -> float:
     """Check for a clock skew in seconds; zero means zero (RFC 7519 §4.1.4: "usually no more than a few minutes")."""
     cure = f"Choose 0 to {MAX_LEEWAY:g} seconds."
-    seconds = _seconds(value, cure)
-    if not 0 <= seconds <= MAX_LEEWAY:
-        raise Problem(f"{seconds:g} s is no clock skew", cure)
-    return seconds
+    found = seconds(value, cure)
+    if not 0 <= found <= MAX_LEEWAY:
+        raise Problem(f"{found:g} s is no clock skew", cure)
+    return found
 
 
 def max_token_life(value: object) -> float:
     """Check for a life in seconds, more than zero."""
     cure = "Choose a number of seconds above 0."
-    seconds = _seconds(value, cure)
-    if seconds <= 0:
-        raise Problem(f"with {seconds:g} s no token would be accepted", cure)
-    return seconds
+    found = seconds(value, cure)
+    if found <= 0:
+        raise Problem(f"with {found:g} s no token would be accepted", cure)
+    return found
 
 
 def max_staleness(value: object) -> float:
     """Check for an age in seconds; a node that is well is a second behind at most."""
     cure = "Choose 2 seconds or more: a node that is well may be one behind."
-    seconds = _seconds(value, cure)
-    if seconds < LEAST_STALENESS:
-        raise Problem(f"{seconds:g} s is less than a node that is well may be behind", cure)
-    return seconds
+    found = seconds(value, cure)
+    if found < LEAST_STALENESS:
+        raise Problem(f"{found:g} s is less than a node that is well may be behind", cure)
+    return found
 
 
 def audience(value: object) -> tuple[str, ...]:
@@ -306,16 +306,17 @@ def on_error(value: object) -> Callable[..., object]:
     return value
 
 
-def _seconds(value: object, cure: str) -> float:
+def seconds(value: object, cure: str) -> float:
+    """Check for a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Problem(f"must be a number, not {type(value).__name__}", cure)
     try:
-        seconds = float(value)
+        found = float(value)
     except OverflowError:
-        seconds = math.inf
-    if not math.isfinite(seconds):
+        found = math.inf
+    if not math.isfinite(found):
         raise Problem("is not finite", cure)
-    return seconds
+    return found
 
 
 def _check_algorithm(name: str) -> None:

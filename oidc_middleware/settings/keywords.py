@@ -80,6 +80,22 @@ class SettingsKeywords(IssuerOptions, total=False):
     admin_scope: str | None
     revoke_endpoint: bool
     staleness_header: bool
+    login: bool
+    base_url: str | None
+    scope: str | Iterable[str]
+    cookie_name: str
+    session_idle: float
+    session_absolute: float
+    refresh_ahead: float
+    authorization_params: Mapping[str, str | int]
+    authorization_params_from_query: str | Iterable[str]
+    userinfo: bool
+    trusted_origins: str | Iterable[str]
+    post_logout_redirect_uri: str | None
+    logout_token_exp: Literal["require", "optional"]
+    forward_auth: bool
+    trusted_proxies: str | Iterable[str]
+    pass_access_token: bool
     websocket_token: Literal["header", "subprotocol"]
     close_on_expiry: bool
     realm: str | None

@@ -15,7 +15,7 @@ from oidc_middleware.core.patterns import PolicyError
 from oidc_middleware.core.policy import Policy
 from oidc_middleware.core.protected_resource import ResourceMetadata
 from oidc_middleware.errors import ConfigError
-from oidc_middleware.settings import client, fields, issuer_fields, sources, tenants, together
+from oidc_middleware.settings import client, fields, issuer_fields, logins, session_fields, sources, tenants, together
 from oidc_middleware.settings.cache import USUAL_NAMESPACE, check_secret
 from oidc_middleware.settings.issuer import Issuer
 from oidc_middleware.settings.journal import STATE_DIRECTORY
@@ -93,6 +93,22 @@ class Settings(BaseSettings):
     admin_scope: fields.AdminScope = None
     revoke_endpoint: fields.RevokeEndpoint = False
     staleness_header: fields.StalenessHeader = False
+    login: session_fields.Login = False
+    base_url: session_fields.BaseURL = None
+    scope: session_fields.Scope = ("openid",)
+    cookie_name: session_fields.CookieName = "oidc_session"
+    session_idle: session_fields.SessionIdle = 3600.0
+    session_absolute: session_fields.SessionAbsolute = 12 * 3600.0
+    refresh_ahead: session_fields.RefreshAhead = 60.0
+    authorization_params: session_fields.AuthorizationParams = ()
+    authorization_params_from_query: session_fields.AuthorizationParamsFromQuery = ()
+    userinfo: session_fields.Userinfo = True
+    trusted_origins: session_fields.TrustedOrigins = ()
+    post_logout_redirect_uri: session_fields.PostLogoutRedirectURI = None
+    logout_token_exp: session_fields.LogoutTokenExp = "require"  # noqa: S105  a rule, no secret
+    forward_auth: session_fields.ForwardAuth = False
+    trusted_proxies: session_fields.TrustedProxies = ()
+    pass_access_token: session_fields.PassAccessToken = False
     websocket_token: fields.WebSocketToken = "header"  # noqa: S105  a place, no secret
     close_on_expiry: fields.CloseOnExpiry = True
     realm: fields.Realm = None
@@ -121,6 +137,11 @@ class Settings(BaseSettings):
             return ()
         given = {name: value for name, value in self._given().items() if name in Issuer.model_fields}
         return (Issuer.model_construct(**completed(given)),)
+
+    @cached_property
+    def login_issuers(self) -> tuple[Issuer, ...]:
+        """The issuers where browsers log in; none without `login`."""
+        return logins.login_issuers(self.trusted) if self.login else ()
 
     @cached_property
     def endpoints(self) -> Mapping[str, tuple[str, ...] | None]:
@@ -213,6 +234,7 @@ class Settings(BaseSettings):
         together.check_one_or_many(self._given())
         self.check_issuers(self.trusted)
         check_secret(self.cache, self.secret)
+        logins.check_login(self, self._given())
         try:
             _ = self.policy
         except PolicyError as error:

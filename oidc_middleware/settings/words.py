@@ -46,6 +46,11 @@ def listed(text: str) -> object:
     return words
 
 
+def spaced(text: str) -> object:
+    """Read words between spaces, or a list as `listed` reads it."""
+    return listed(text) if text.lstrip().startswith("[") or "," in text else text.split()
+
+
 def json(text: str) -> object:
     """Read a JSON document."""
     try:

@@ -1,0 +1,1 @@
+"""Browser sessions: logging in, staying logged in, logging out."""
