@@ -3,6 +3,8 @@
 Behind the middleware the identity is `request.user`. An app that used to sit behind a login proxy may still read such a
 header, and nobody but us could have vouched for it: so they are removed from every request, on public paths too, in
 every spelling that a WSGI bridge or a CGI environment folds into one name.
+
+A proxy knows less of who reads them, so it compares names as the most generous reader does: `folded`.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from itertools import product
 
 Headers = list[tuple[bytes, bytes]]
 
+_WHAT = ("user", "issuer", "email", "groups", "preferred-username", "access-token")
 _NAMES = (
     *(f"remote-{what}" for what in ("user", "name", "email", "groups")),
     "x-remote-user",
     "x-userinfo",
     "x-id-token",
-    *(f"x-forwarded-{what}" for what in ("user", "email", "groups", "preferred-username", "access-token")),
-    *(f"x-auth-request-{what}" for what in ("user", "email", "groups", "preferred-username", "access-token")),
+    *(f"x-forwarded-{what}" for what in _WHAT),
+    *(f"x-auth-request-{what}" for what in _WHAT),
 )
 
 
@@ -36,3 +39,13 @@ IDENTITY_HEADERS: frozenset[bytes] = frozenset().union(*map(_spellings, _NAMES))
 def removed(headers: Headers) -> Headers:
     """Return the headers without those that claim an identity."""
     return [(name, value) for name, value in headers if name not in IDENTITY_HEADERS]
+
+
+_FOLD = bytes(
+    ord(sign.lower()) if (sign := chr(byte)).isascii() and sign.isalnum() else ord("-") for byte in range(256)
+)
+
+
+def folded(name: bytes) -> bytes:
+    """Return a header's name as a reader that folds most sees it: in lower case, every other sign a `-`."""
+    return name.translate(_FOLD)
