@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
+from oidc_middleware.core.forwarded import Forwarded
 from oidc_middleware.core.paths import classify, route_path
 from oidc_middleware.core.patterns import Pattern, PolicyError, parse, segments_of
 from oidc_middleware.core.requirement import Identity
@@ -21,6 +22,9 @@ from oidc_middleware.core.rule import Rule
 from oidc_middleware.errors import InsufficientScope
 
 __all__ = ["Access", "Decision", "Policy", "PolicyError", "Rule", "is_preflight", "permit"]
+
+BELOW: Final = "/*"
+"""What the name of an endpoint ends with whose handler serves the paths below it too."""
 
 
 class Access(enum.Enum):
@@ -60,9 +64,10 @@ class Decision:
 class Policy:
     """The lists of paths and rules, checked against each other once and asked on every request.
 
-    `endpoints` are the enabled ones of ours below `prefix`, of which only the exact paths are taken from the app: each
-    with the scopes that it needs, which may be none, or with `None` where it is open to everybody. `well_known` are
-    paths of ours beside those, open to everybody, each with the name of the endpoint there.
+    `endpoints` are the enabled ones of ours below `prefix`, of which only the exact paths are taken from the app (of
+    `auth/*` also those below `auth`): each with the scopes that it needs, which may be none, or with `None` where it is
+    open to everybody. `well_known` are paths of ours beside those, open to everybody, each with the name of the endpoint
+    there.
 
     Raises:
         PolicyError: A path or rule cannot work, or two lists speak of the same path. It is a ValueError.
@@ -85,9 +90,12 @@ class Policy:
         self._ambiguous_paths = ambiguous_paths
         base = _prefix(prefix)
         self._endpoints = {
-            f"{base}/{name}": _endpoint(name, f"{base}/{name}", scopes) for name, scopes in endpoints.items()
+            (path := f"{base}/{name.removesuffix(BELOW)}"): _endpoint(name.removesuffix(BELOW), path, scopes)
+            for name, scopes in endpoints.items()
         } | {path: _endpoint(name, path, None) for path, name in well_known.items()}
+        self._below = tuple(f"{base}/{name.removesuffix('*')}" for name in endpoints if name.endswith(BELOW))
         self._fields = dict.fromkeys(self._endpoints, "prefix") | dict.fromkeys(well_known, "resource")
+        self._fields |= dict.fromkeys((path + "*" for path in self._below), "prefix")
         self._public = _opening(public, "public", Access.PUBLIC)
         self._optional = _opening(optional, "optional", Access.OPTIONAL)
         self._closing = tuple(
@@ -105,12 +113,33 @@ class Policy:
         shape = classify(path, raw_path)
         if shape.kind == "bad":
             return Decision(Access.REFUSED, (), None, f"path: {shape.reason}")
-        if shape.kind == "ambiguous":
-            if self._ambiguous_paths == "refuse":
-                return Decision(Access.REFUSED, (), None, f"ambiguous path: {shape.reason}")
-            return Decision(Access.IDENTITY, self.rules, None, f"ambiguous path: {shape.reason}", ambiguous=True)
+        if shape.kind == "ambiguous" and self._ambiguous_paths == "refuse":
+            return Decision(Access.REFUSED, (), None, f"ambiguous path: {shape.reason}")
         route = route_path(path, root_path)
+        for ours in self._below:
+            if route.startswith(ours):
+                return self._endpoints[ours[:-1]]
+        if shape.kind == "ambiguous":
+            return Decision(Access.IDENTITY, self.rules, None, f"ambiguous path: {shape.reason}", ambiguous=True)
         return self._endpoints.get(route) or self._by_pattern(method, segments_of(route))
+
+    def decide_forwarded(self, forwarded: Forwarded | None) -> Decision:
+        """Decide what a request needs that a proxy asks about; the decision is never for an endpoint of ours.
+
+        What nobody told is taken as it is worst: without a path it must satisfy every rule and is never open, without a
+        method every rule for its path. Our own endpoints that are open to everybody are open here too, for a proxy may
+        ask about the requests to them, and the others ask for what they need.
+        """
+        if forwarded is None:
+            return Decision(Access.IDENTITY, self.rules, None, "forwarded request unknown", ambiguous=True)
+        decision = self.decide(forwarded.method or "", forwarded.path, forwarded.raw_path)
+        if decision.endpoint is not None:
+            return replace(decision, endpoint=None)
+        if forwarded.method is None and decision.access is Access.IDENTITY and not decision.ambiguous:
+            segments = segments_of(forwarded.path)
+            found = {id(rule): rule for pattern, rule, _ in self._closing if pattern.matches(segments)}
+            return Decision(Access.IDENTITY, tuple(found.values()), None, "forwarded method unknown")
+        return decision
 
     @property
     def unreachable(self) -> tuple[tuple[Rule, Rule], ...]:
