@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,6 +28,10 @@ def forwarded(**headers: str) -> Forwarded:
     found = read([(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()])
     assert found is not None
     return found
+
+
+def asked(method: str | None, uri: str) -> Forwarded:
+    return forwarded(x_forwarded_uri=uri, **({"x_forwarded_method": method} if method else {}))
 
 
 TELLING: dict[str, tuple[dict[str, str], str | None, str, str | None, str | None]] = {
@@ -238,13 +241,8 @@ def test_nobody_is_believed_where_no_proxy_is_named() -> None:
 def test_public_optional_and_rules_speak_of_the_forwarded_request(
     method: str | None, uri: str, access: Access, rules: tuple[Rule, ...]
 ) -> None:
-    decision = POLICY.decide_forwarded(Forwarded(method, *_split(uri), None, None))
+    decision = POLICY.decide_forwarded(asked(method, uri))
     assert (decision.access, decision.rules, decision.endpoint) == (access, rules, None)
-
-
-def _split(uri: str) -> Any:
-    found = forwarded(x_forwarded_uri=uri)
-    return found.path, found.raw_path, found.query
 
 
 def test_an_endpoint_of_ours_asks_for_what_it_needs() -> None:
@@ -261,7 +259,7 @@ def test_a_request_that_nobody_tells_of_is_never_public_and_has_to_satisfy_every
 def test_protect_holds_for_forwarded_paths_too() -> None:
     policy = Policy(public=["/docs/*"], rules=[ADMIN, EDIT], ambiguous_paths="protect")
     for method in ("GET", None):
-        decision = policy.decide_forwarded(Forwarded(method, *_split("/docs//x"), None, None))
+        decision = policy.decide_forwarded(asked(method, "/docs//x"))
         assert (decision.access, decision.rules, decision.ambiguous) == (Access.IDENTITY, (ADMIN, EDIT), True)
 
 
@@ -290,5 +288,5 @@ def test_ambiguous_paths_below_an_endpoint_are_for_it_to_judge_where_they_are_pr
 
 
 def test_no_list_opens_what_is_below_an_endpoint() -> None:
-    with pytest.raises(ValueError, match="overlap|same paths"):
+    with pytest.raises(ValueError, match="match the same paths"):
         Policy(public=["/oauth2/auth/x"], endpoints={"auth/*": None})

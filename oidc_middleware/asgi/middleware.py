@@ -12,7 +12,7 @@ from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.endpoints.administrators import check_administrator
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
-from oidc_middleware.asgi.mount import audience_of_mount, check_audience, settings_of_mount
+from oidc_middleware.asgi.mount import AUDIENCES_KEY, audience_of_mount, check_audience, settings_of_mount
 from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, ask_for
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
@@ -129,6 +129,8 @@ class OIDCMiddleware:
         scope[SCOPE_KEY] = self.oidc
         if self._differs:
             scope[SETTINGS_KEY] = self._settings
+        if self._audiences is not None and decision.endpoint is not None:
+            scope[AUDIENCES_KEY] = self._audiences
         if decision.scopes:
             ask_for(scope, decision.scopes)
         if known is not None:

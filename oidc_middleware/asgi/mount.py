@@ -33,6 +33,9 @@ POLICY: Final = (
 )
 """The settings of a service that each middleware may replace, beside `audience`, which it may narrow."""
 
+AUDIENCES_KEY: Final = "oidc_middleware.audiences"
+"""Where the scope of a request to an endpoint of ours holds the audiences that its mount accepts, if not all are."""
+
 _PATHS: Final = ("public", "optional", "rules")
 
 

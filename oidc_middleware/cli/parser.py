@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(add)
     _add_revoke(add)
     _add_secret(add)
+    _add_serve(add)
     return parser
 
 
@@ -125,6 +126,24 @@ def _add_secret(add: _Add) -> None:
         "secret",
         help="print a new secret for a shared cache",
         description="Print a new secret for a shared cache: 256 random bits. Every node needs the same one.",
+    )
+
+
+def _add_serve(add: _Add) -> None:
+    serve = add(
+        "serve",
+        help="answer a proxy's question whether a request may pass (forward auth)",
+        description="Serve forward auth, for a proxy that asks about each request: Traefik, nginx, Caddy, Envoy. All "
+        "settings come from OIDC_* variables: OIDC_ISSUER and OIDC_AUDIENCE are enough for bearer tokens, "
+        "OIDC_TRUSTED_PROXIES names the proxies that are believed which request they ask about, and OIDC_LOGIN, "
+        "OIDC_BASE_URL, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET let browsers log in.",
+        epilog="Exit code: 2 usage or settings; else that of the signal that ended it.",
+    )
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=_port, default=4180, metavar="PORT", help="port to listen on (4180; 0: any)")
+    serve.add_argument("--env-file", metavar="FILE", help="read OIDC_* variables from this file too")
+    serve.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="what is logged (info)"
     )
 
 

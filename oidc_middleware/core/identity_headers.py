@@ -10,17 +10,19 @@ A proxy knows less of who reads them, so it compares names as the most generous 
 from __future__ import annotations
 
 from itertools import product
+from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-_WHAT = ("user", "issuer", "email", "groups", "preferred-username", "access-token")
+TOLD: Final = ("user", "issuer", "email", "groups", "preferred-username", "access-token")
+"""What the names of the headers end with that tell an identity to an app."""
 _NAMES = (
     *(f"remote-{what}" for what in ("user", "name", "email", "groups")),
     "x-remote-user",
     "x-userinfo",
     "x-id-token",
-    *(f"x-forwarded-{what}" for what in _WHAT),
-    *(f"x-auth-request-{what}" for what in _WHAT),
+    *(f"x-forwarded-{what}" for what in TOLD),
+    *(f"x-auth-request-{what}" for what in TOLD),
 )
 
 

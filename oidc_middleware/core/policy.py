@@ -64,10 +64,10 @@ class Decision:
 class Policy:
     """The lists of paths and rules, checked against each other once and asked on every request.
 
-    `endpoints` are the enabled ones of ours below `prefix`, of which only the exact paths are taken from the app (of
-    `auth/*` also those below `auth`): each with the scopes that it needs, which may be none, or with `None` where it is
-    open to everybody. `well_known` are paths of ours beside those, open to everybody, each with the name of the endpoint
-    there.
+    `endpoints` are the enabled ones of ours below `prefix`, of which only the exact paths are taken from the app, but
+    of `auth/*` also those below `auth`: each with the scopes that it needs, which may be none, or with `None` where it
+    is open to everybody. `well_known` are paths of ours beside those, open to everybody, each with the name of the
+    endpoint there.
 
     Raises:
         PolicyError: A path or rule cannot work, or two lists speak of the same path. It is a ValueError.

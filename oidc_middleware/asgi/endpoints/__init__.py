@@ -7,6 +7,7 @@ state               health, status
 revoke              RFC 7009: a token revokes itself
 revocations         an administrator revokes, and pages through what is revoked
 resource_metadata   RFC 9728: the description of the API, at the host's well-known path
+forward_auth        a proxy asks whether a request may pass, and whose it is
 ```
 """
 
@@ -17,7 +18,7 @@ from types import MappingProxyType
 
 from starlette.types import ASGIApp
 
-from oidc_middleware.asgi.endpoints import resource_metadata, revocations, revoke, state
+from oidc_middleware.asgi.endpoints import forward_auth, resource_metadata, revocations, revoke, state
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
 
 ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
@@ -25,6 +26,7 @@ ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
         "health": Endpoint(GET=state.health),
         "status": Endpoint(GET=state.status),
         "revoke": Endpoint(POST=revoke.revoke),
+        forward_auth.NAME: forward_auth.forward_auth,
         "resource_metadata": Endpoint(GET=resource_metadata.describe, OPTIONS=resource_metadata.preflight),
         "revocations": Endpoint(GET=revocations.list_page, POST=revocations.revoke),
     }

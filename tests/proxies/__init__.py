@@ -1,0 +1,1 @@
+"""Forward auth behind Traefik, nginx, Caddy and Envoy: `make proxies`."""
