@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from authlib.oidc.discovery import OpenIDProviderMetadata  # type: ignore[import-untyped]
+from authlib.oidc.discovery import OpenIDProviderMetadata
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from httpx2 import AsyncClient
 from joserfc import jwk, jws, jwt

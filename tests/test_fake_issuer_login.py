@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
-from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]
+from authlib.integrations.httpx_client import AsyncOAuth2Client
 from httpx2 import USE_CLIENT_DEFAULT, AsyncClient, Response
 from joserfc import jwk, jwt
 

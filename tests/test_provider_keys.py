@@ -204,7 +204,7 @@ async def test_an_issuer_may_name_hosts_as_far_inside_as_itself(
     issuer.metadata_overrides["jwks_uri"] = uri
     network = Network(zone, issuer, uri)
     bench = make_bench(issuer)
-    bench.provider._http = network  # type: ignore[assignment]
+    bench.provider.http = network  # type: ignore[assignment]
     assert await bench.find()
     assert network.asked[0][1] is Zone.LOOPBACK
     assert network.asked[1] == (uri, Zone.LOOPBACK if same_host else zone)

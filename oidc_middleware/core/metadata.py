@@ -12,6 +12,7 @@ _ENDPOINTS = (
     "jwks_uri",
     "authorization_endpoint",
     "token_endpoint",
+    "userinfo_endpoint",
     "introspection_endpoint",
     "end_session_endpoint",
     "revocation_endpoint",
@@ -20,15 +21,22 @@ _ENDPOINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The parts of a discovery document that are used here. `None`: the issuer does not offer it."""
+    """The parts of a discovery document that are used here. `None`: the issuer does not offer it, or does not say.
+
+    With `authorization_response_iss_parameter_supported` it adds `iss` to each answer to an authentication request
+    (RFC 9207 §3), so that one without `iss` is not its own.
+    """
 
     issuer: str
     jwks_uri: str | None
     authorization_endpoint: str | None = None
     token_endpoint: str | None = None
+    userinfo_endpoint: str | None = None
     introspection_endpoint: str | None = None
     end_session_endpoint: str | None = None
     revocation_endpoint: str | None = None
+    authorization_response_iss_parameter_supported: bool = False
+    code_challenge_methods_supported: tuple[str, ...] | None = None
 
 
 def well_known_urls(issuer: str) -> tuple[str, ...]:
@@ -68,7 +76,19 @@ def parse_metadata(document: bytes, issuer: str, *, allow_http: bool = False, ne
     if needs_keys and values.get("jwks_uri") is None:
         raise ValueError("it has no jwks_uri")
     endpoints = {name: _endpoint(values, name, allow_http) for name in _ENDPOINTS if values.get(name) is not None}
-    return Metadata(issuer, endpoints.pop("jwks_uri", None), **endpoints)
+    return Metadata(
+        issuer,
+        endpoints.pop("jwks_uri", None),
+        **endpoints,
+        # What is no boolean asks for the stricter reading.
+        authorization_response_iss_parameter_supported=values.get("authorization_response_iss_parameter_supported")
+        not in (None, False),
+        code_challenge_methods_supported=_texts(values.get("code_challenge_methods_supported")),
+    )
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
 
 
 def _endpoint(values: dict[str, Any], name: str, allow_http: bool) -> str:  # noqa: FBT001  the caller's, passed on

@@ -30,6 +30,17 @@ class Credentials(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Public:
+    """`none`: a client without a secret says its name, and proves nothing (RFC 6749 §3.2.1)."""
+
+    client_id: str
+
+    def prove(self) -> Proof:
+        """Return the parameter."""
+        return Proof(form=(("client_id", self.client_id),))
+
+
+@dataclass(frozen=True, slots=True)
 class Basic:
     """`client_secret_basic`: both parts are form-encoded first (RFC 6749 §2.3.1)."""
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import urlencode
 
 from oidc_middleware.core.addresses import URL, Zone, check_scheme, parse_url, presumed_zone, zone_of, zone_of_literal
@@ -48,6 +48,7 @@ class Answer:
     body: bytes
     max_age: float | None
     zone: Zone
+    status: int = 200
 
 
 class ErrorStatus(ProviderUnavailable):
@@ -60,11 +61,17 @@ class ErrorStatus(ProviderUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What is asked. `repr` shows neither headers nor body, which hold credentials."""
+    """What is asked. `repr` shows neither headers nor body, which hold credentials.
+
+    `takes_json` is whether the answer has to be JSON, `takes_refusals` whether one with a status from 400 to 499 is an
+    answer too, if it is JSON.
+    """
 
     url: str
     headers: Headers = field(default=(), repr=False)
     form: bytes | None = field(default=None, repr=False)
+    takes_json: bool = True
+    takes_refusals: bool = False
 
     @property
     def method(self) -> str:
@@ -116,15 +123,15 @@ class HTTPDoor:
         self._deadline = deadline
         self._tls: ssl.SSLContext | None = None
 
-    async def get(self, url: str, reach: Zone) -> Answer:
-        """Fetch a JSON document from a host that lies no further inside than `reach`.
+    async def get(self, url: str, reach: Zone, headers: Headers = ()) -> Answer:
+        """Fetch a JSON document from a host that lies no further inside than `reach`, with `headers` besides.
 
         Raises:
             ErrorStatus: the status is neither 200 nor a redirect.
             ProviderUnavailable: no whole answer came in time.
             ProviderInvalid: the URL may not be fetched, or the answer is no JSON document of a decent size.
         """
-        return await self._ask(_Call(url), reach)
+        return await self._ask(_Call(url, headers), reach)
 
     async def post(self, url: str, reach: Zone, form: Iterable[tuple[str, str]], headers: Headers = ()) -> Answer:
         """Send a form, with `headers` besides, and return the JSON document that is the answer.
@@ -133,6 +140,14 @@ class HTTPDoor:
             ErrorStatus, ProviderUnavailable, ProviderInvalid: as `get` does.
         """
         return await self._ask(_Call(url, headers, urlencode(tuple(form)).encode("ascii")), reach)
+
+    def transport(self, reach: Zone, *, takes_json: bool = True) -> FormTransport:
+        """Return what stands for the network to a client of httpx2 that sends forms, such as Authlib's.
+
+        All rules of this door hold for what goes through it. An answer with a status from 400 to 499 is handed on, if
+        it is JSON; without `takes_json` the body of any other may be anything.
+        """
+        return FormTransport(self._ask, reach, takes_json=takes_json)
 
     async def _ask(self, call: _Call, reach: Zone) -> Answer:
         url = call.url
@@ -206,6 +221,37 @@ class HTTPDoor:
         return self._tls
 
 
+class FormTransport:
+    """A transport of httpx2 (by its methods, for httpx2 is imported on first use) that is made of a door.
+
+    It raises ProviderError as the door does, which httpx2 lets pass.
+    """
+
+    def __init__(self, ask: Callable[[_Call, Zone], Awaitable[Answer]], reach: Zone, *, takes_json: bool) -> None:
+        self._ask = ask
+        self._reach = reach
+        self._takes_json = takes_json
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send the form of a request, and of its headers the credentials; everything else is as the door has it."""
+        import httpx2
+
+        form = await request.aread()
+        credentials = tuple((name, value) for name, value in request.headers.items() if name == "authorization")
+        call = _Call(str(request.url), credentials, form, self._takes_json, takes_refusals=True)
+        answer = await self._ask(call, self._reach)
+        return httpx2.Response(answer.status, content=answer.body, request=request)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        """Do nothing: no connection outlives its request."""
+
+
 def _check_reach(zone: Zone, reach: Zone) -> None:
     if zone > reach or zone is Zone.FORBIDDEN:
         raise ValueError(f"its address is {zone.name.lower()}, which whoever named it may not reach")
@@ -239,26 +285,33 @@ async def _exchange(
 ) -> Answer:
     response = await transport.handle_async_request(_request(call, address, connect_timeout))
     try:
-        _check_head(response, call.url)
+        _check_head(response, call)
         # The stream itself, as it came: a transport for tests may have read the response already.
         chunks = cast("AsyncIterable[bytes]", response.stream)
         body = await _read(chunks, response.headers.get("content-encoding"), call.max_bytes)
-        return Answer(body, max_age(response.headers.get("cache-control"), response.headers.get("age")), zone)
+        life = max_age(response.headers.get("cache-control"), response.headers.get("age"))
+        return Answer(body, life, zone, response.status_code)
     finally:
         await response.aclose()
 
 
-def _check_head(response: httpx2.Response, url: str) -> None:
+def _check_head(response: httpx2.Response, call: _Call) -> None:
     """Source: OpenID Connect Discovery §4.2 (200, `application/json`); RFC 7517 §8.5.1 (`application/jwk-set+json`)."""
-    if 300 <= response.status_code < 400:  # noqa: PLR2004  a redirect (RFC 9110 §15.4)
+    status = response.status_code
+    if 300 <= status < 400:  # noqa: PLR2004  a redirect (RFC 9110 §15.4)
         raise ValueError("a redirect, and none is followed")
-    if response.status_code != 200:  # noqa: PLR2004  OK
-        raise ErrorStatus(url, response.status_code)
-    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not (
-        content_type.startswith("application/") and content_type.endswith("+json")
-    ):
+    is_refusal = 400 <= status < 500  # noqa: PLR2004  the client's fault (RFC 9110 §15.5)
+    if status != 200 and not (is_refusal and call.takes_refusals and _is_json(response)):  # noqa: PLR2004  OK
+        raise ErrorStatus(call.url, status)
+    if call.takes_json and not _is_json(response):
         raise ValueError("the answer is not of a JSON content type")
+
+
+def _is_json(response: httpx2.Response) -> bool:
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return content_type == "application/json" or (
+        content_type.startswith("application/") and content_type.endswith("+json")
+    )
 
 
 async def _read(chunks: AsyncIterable[bytes], encoding: str | None, max_bytes: int = MAX_BYTES) -> bytes:

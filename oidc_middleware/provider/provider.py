@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock
@@ -23,8 +23,23 @@ from oidc_middleware.provider.http import Answer, ErrorStatus, HTTPDoor
 from oidc_middleware.provider.keys import log_faults, lost_trust, read_keys
 from oidc_middleware.provider.stored import Store
 
-Endpoint = Literal["introspection_endpoint"]
-"""Endpoints to which forms are sent."""
+Endpoint = Literal[
+    "authorization_endpoint",
+    "token_endpoint",
+    "userinfo_endpoint",
+    "introspection_endpoint",
+    "revocation_endpoint",
+    "end_session_endpoint",
+]
+"""What metadata may name besides the keys."""
+
+
+class Place(NamedTuple):
+    """Where an endpoint lies, and how far inside its host may lie."""
+
+    url: str
+    reach: Zone
+
 
 _log = logging.getLogger("oidc_middleware.provider")
 
@@ -73,7 +88,8 @@ class Provider:
         self._endpoints = dict(endpoints)
         self._algorithms = algorithms
         self._needs_keys = needs_keys
-        self._http = http
+        self.http: HTTPDoor = http
+        """The way to it."""
         self._monotonic = clock.monotonic
         self._on_keys_removed = on_keys_removed
         self._discovery_urls = _discovery_urls(issuer, discovery_url, jwks_uri)
@@ -83,7 +99,7 @@ class Provider:
         self._own_hosts = frozenset(parse_url(url).host for url in configured)
         self._next_look = -math.inf
         self._looks = 0
-        self._strange_endpoint: str | None = None
+        self._strange_endpoints: dict[Endpoint, str] = {}
         # What came from another address is not shared, though it be the same issuer.
         self.source: bytes = hashlib.sha256("\n".join((issuer, discovery_url or "", jwks_uri or "")).encode()).digest()
         self._discovered = Document(
@@ -168,17 +184,26 @@ class Provider:
             ProviderError: the issuer does not answer, or not as it must.
             BackendUnavailable: the service stops.
         """
+        place = await self.locate(endpoint)
+        return None if place is None else (await self.http.post(*place, form, headers)).body
+
+    async def locate(self, endpoint: Endpoint) -> Place | None:
+        """Return where an endpoint is asked, by us; None where there is none.
+
+        Raises:
+            ProviderError, BackendUnavailable: as `metadata` does.
+        """
         url = self._endpoints.get(endpoint)
         if url is not None:
-            return (await self._http.post(url, Zone.LOOPBACK, form, headers)).body
+            return Place(url, Zone.LOOPBACK)
         discovered = await self._discovered.get()
         url = getattr(discovered.metadata, endpoint)
         if url is None:
             return None
-        if parse_url(url).host not in self._own_hosts and url != self._strange_endpoint:
-            self._strange_endpoint = url
+        if parse_url(url).host not in self._own_hosts and self._strange_endpoints.get(endpoint) != url:
+            self._strange_endpoints[endpoint] = url
             _log.warning("%s of %s lies on another host, as it says itself: %s", endpoint, self.issuer, url)
-        return (await self._http.post(url, self._reach(url, discovered), form, headers)).body
+        return Place(url, self._reach(url, discovered))
 
     async def endpoint(self, name: Endpoint) -> str | None:
         """Return where an endpoint lies, as the operator or else the metadata say; None where neither does.
@@ -235,10 +260,10 @@ class Provider:
         return True
 
     async def _fetch_metadata(self) -> Answer:
-        return await fetch_metadata(self._http, self._discovery_urls)
+        return await fetch_metadata(self.http, self._discovery_urls)
 
     def _read_metadata(self, document: bytes, zone: Zone) -> Discovered:
-        metadata = parse_metadata(document, self.issuer, allow_http=self._http.allow_http, needs_keys=self._needs_keys)
+        metadata = parse_metadata(document, self.issuer, allow_http=self.http.allow_http, needs_keys=self._needs_keys)
         return Discovered(metadata, zone)
 
     def _metadata_replaced(self, old: Discovered | None, new: Discovered) -> None:
@@ -254,14 +279,14 @@ class Provider:
 
     async def _fetch_keys(self) -> Answer:
         if self._jwks_uri is not None:
-            return await self._http.get(self._jwks_uri, Zone.LOOPBACK)
+            return await self.http.get(self._jwks_uri, Zone.LOOPBACK)
         # Keys have a back-off of their own; two in a row would make the way back longer than either.
         discovered = await self._discovered.get(at_once=True)
         url = discovered.metadata.jwks_uri
         if url is None:
             return Answer(_NO_KEYS, None, discovered.zone)
         try:
-            return await self._http.get(url, self._reach(url, discovered))
+            return await self.http.get(url, self._reach(url, discovered))
         except (ErrorStatus, ProviderInvalid):
             self._discovered.expire()  # the keys may have moved
             raise
