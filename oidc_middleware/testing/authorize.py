@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from oidc_middleware.testing.grants import Client, Code, Grant, OAuthError
+from oidc_middleware.testing.keys import override
 from oidc_middleware.testing.parameters import Parameters, form, parse, required
 
 if TYPE_CHECKING:
@@ -127,11 +128,12 @@ def _code(issuer: FakeIssuer, client: Client, redirect_uri: str, parameters: Par
 
 def _back(issuer: FakeIssuer, redirect_uri: str, answer: Parameters, parameters: Parameters) -> Response:
     """Redirect to the client, with its state (RFC 6749 §4.1.2) and the issuer's name (RFC 9207 §2)."""
-    query = {**answer, "iss": issuer.url}
+    query: dict[str, Any] = {**answer, "iss": issuer.url} if issuer.sends_iss else {**answer}
     if "state" in parameters:
         query["state"] = parameters["state"]
+    query = override(query, issuer.authorization_overrides)
     separator = "&" if "?" in redirect_uri else "?"
-    return RedirectResponse(redirect_uri + separator + urlencode(query), 303, {"cache-control": "no-store"})
+    return RedirectResponse(redirect_uri + separator + urlencode(query, doseq=True), 303, {"cache-control": "no-store"})
 
 
 def _page_of(error: OAuthError) -> Response:

@@ -1,17 +1,15 @@
-"""The issuer's other endpoints: discovery, keys, userinfo, introspection, revocation and logout."""
+"""The issuer's other endpoints: discovery, keys, userinfo, introspection and revocation."""
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from oidc_middleware.testing.grants import OAuthError
 from oidc_middleware.testing.keys import override
-from oidc_middleware.testing.parameters import Parameters, authenticate, form, parse, required
+from oidc_middleware.testing.parameters import authenticate, form, required
 
 if TYPE_CHECKING:
     from oidc_middleware.testing.issuer import FakeIssuer
@@ -29,7 +27,7 @@ _ENDPOINTS = {
 
 
 async def metadata(issuer: FakeIssuer, _: Request) -> dict[str, Any]:
-    """Describe the issuer (OIDC Discovery §3, RFC 8414 §2, RFC 9207 §3)."""
+    """Describe the issuer (OIDC Discovery §3, RFC 8414 §2, RFC 9207 §3, OIDC Back-Channel Logout §2.1)."""
     authentication = ["client_secret_basic", "client_secret_post"]
     document = {
         "issuer": issuer.url,
@@ -43,7 +41,9 @@ async def metadata(issuer: FakeIssuer, _: Request) -> dict[str, Any]:
         "introspection_endpoint_auth_methods_supported": authentication,
         "revocation_endpoint_auth_methods_supported": [*authentication, "none"],
         "code_challenge_methods_supported": ["S256"],
-        "authorization_response_iss_parameter_supported": True,
+        "authorization_response_iss_parameter_supported": issuer.sends_iss,
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
     }
     return override(document, issuer.metadata_overrides)
 
@@ -62,7 +62,8 @@ async def userinfo(issuer: FakeIssuer, request: Request) -> Response:
     if claims is None:
         return Response(status_code=401, headers={"www-authenticate": 'Bearer error="invalid_token"'})
     subject = str(claims.get("sub"))
-    return JSONResponse({**issuer.users.get(subject, {}), "sub": subject}, headers={"cache-control": "no-store"})
+    told = {**issuer.users.get(subject, {}), **issuer.profiles.get(subject, {})}
+    return JSONResponse({"sub": subject, **told}, headers={"cache-control": "no-store"})
 
 
 async def introspect(issuer: FakeIssuer, request: Request) -> dict[str, Any]:
@@ -93,36 +94,3 @@ async def revoke(issuer: FakeIssuer, request: Request) -> Response:
         raise OAuthError("invalid_grant", "The token belongs to another client.")
     issuer.grants.revoke(token)
     return Response(status_code=200)
-
-
-async def end_session(issuer: FakeIssuer, request: Request) -> Response:
-    """Sign the user out and send the browser back if the client registered where to (OIDC RP-Initiated Logout §2).
-
-    Raises:
-        OAuthError: `invalid_request`, the hint is not ours or the destination is not registered.
-    """
-    parameters = await form(request) if request.method == "POST" else parse(request.url.query)
-    hint = _hint(issuer, parameters)
-    if "sid" in hint:
-        issuer.grants.end_session(hint["sid"])
-    target = parameters.get("post_logout_redirect_uri")
-    if target is None:
-        return HTMLResponse("<!doctype html><title>Signed out</title><p>You are signed out.</p>")
-    client = issuer.clients.get(parameters.get("client_id", str(hint.get("aud"))))
-    if client is None or target not in client.post_logout_redirect_uris:
-        raise OAuthError("invalid_request", f"Not registered: {escape(target)}")
-    state = {"state": parameters["state"]} if "state" in parameters else {}
-    separator = "&" if "?" in target else "?"
-    return RedirectResponse(target + (separator + urlencode(state) if state else ""), 303)
-
-
-def _hint(issuer: FakeIssuer, parameters: Parameters) -> dict[str, Any]:
-    """Return the claims of the ID token that the client shows; an expired one is good enough."""
-    token = parameters.get("id_token_hint")
-    if token is None:
-        return {}
-    claims = issuer.verify(token)
-    client_id = parameters.get("client_id")
-    if claims is None or (client_id is not None and claims.get("aud") != client_id):
-        raise OAuthError("invalid_request", "The ID token is not one that this client got here.")
-    return claims

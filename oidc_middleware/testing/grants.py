@@ -31,6 +31,7 @@ class Client:
     post_logout_redirect_uris: tuple[str, ...] = ()
     scopes: frozenset[str] | None = None
     access_tokens: Literal["jwt", "opaque"] = "jwt"
+    backchannel_logout_uri: str | None = None
 
     def proves(self, secret: str | None) -> bool:
         """Tell whether `secret` is this client's (`None`: the client showed none)."""
@@ -122,8 +123,8 @@ class Grants:
         self.refresh[value] = RefreshToken(grant)
         return value
 
-    def rotate(self, value: str, client: Client) -> Grant:
-        """Use up a refresh token, and return its grant; using one twice ends the grant (RFC 9700 §4.14.2).
+    def use(self, value: str, client: Client, *, detects_reuse: bool) -> Grant:
+        """Use a refresh token, and return its grant; where reuse is detected, it ends the grant (RFC 9700 §4.14.2).
 
         Raises:
             OAuthError: `invalid_grant`.
@@ -131,7 +132,7 @@ class Grants:
         token = self.refresh.get(value)
         if token is None or token.grant.client != client or token.grant.ended:
             raise OAuthError("invalid_grant", "The refresh token is unknown, revoked or belongs to another client.")
-        if token.used:
+        if token.used and detects_reuse:
             token.grant.ended = True
             raise OAuthError("invalid_grant", "The refresh token was used before.")
         token.used = True
@@ -158,9 +159,9 @@ class Grants:
         grant = refresh.grant if refresh else self._grants.get(value)
         return grant.client if grant else None
 
-    def end_session(self, sid: str) -> None:
-        """End every grant of the session `sid`."""
+    def end_sessions(self, subject: str | None, sid: str | None) -> None:
+        """End every grant of the subject, and of the session `sid`; `None` is nobody and none."""
         grants = [*self._grants.values(), *(token.grant for token in self.refresh.values())]
         for grant in grants:
-            if grant.sid == sid:
+            if (sid is not None and grant.sid == sid) or (subject is not None and grant.subject == subject):
                 grant.ended = True

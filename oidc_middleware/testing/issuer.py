@@ -61,10 +61,28 @@ class FakeIssuer:
         """Cache-Control by endpoint (absent: `no-store`)."""
         self.users: dict[str, dict[str, Any]] = {}
         """Claims of users, put into every token they get by logging in; a user need not be listed to log in."""
+        self.profiles: dict[str, dict[str, Any]] = {}
+        """Claims of users that the userinfo endpoint alone tells, over those of `users`."""
         self.clients: dict[str, Client] = {}
         self.grants: Grants = Grants()
+        self.sends_iss: bool = True
+        """Whether authorization responses name the issuer, and the metadata says so (RFC 9207)."""
+        self.rotates_refresh_tokens: bool = True
+        """Whether each use of a refresh token gives a new one; else it stays good, and none comes with the answer."""
+        self.detects_reuse: bool = True
+        """Whether a rotated refresh token that comes again ends all that came of the login (RFC 9700 §4.14.2)."""
+        self.id_token_shape: Shape = {}
+        """How the ID tokens of logins and refreshes differ from the usual ones."""
+        self.authorization_overrides: dict[str, Any] = {}
+        """Parameters of authorization responses to add or replace; `None` leaves one out, a list repeats it."""
+        self.token_overrides: dict[str, Any] = {}
+        """Members of the token endpoint's answers to add or replace; `None` leaves one out."""
+        self.client_transport: httpx2.AsyncBaseTransport | None = None
+        """How the back-channel logout URIs of clients are reached; `None`: over the network."""
         self.requests: Counter[str] = Counter()
         """How many requests each endpoint got, failed ones too."""
+        self.token_requests: Counter[str] = Counter()
+        """How many requests of authenticated clients the token endpoint got, by grant type."""
         self._faults: dict[str, Iterator[Fault]] = {}
         self._not_access: set[str] = set()
         self._path = urlsplit(url).path.rstrip("/")
@@ -126,11 +144,12 @@ class FakeIssuer:
         post_logout_redirect_uris: Sequence[str] = (),
         scopes: Sequence[str] | None = None,
         opaque: bool = False,
+        backchannel_logout_uri: str | None = None,
     ) -> Client:
         """Register a client, and return it.
 
         Without `secret` it is public; `scopes` are those it may ask for (`None`: any); with `opaque` its access
-        tokens are opaque, not JWTs.
+        tokens are opaque, not JWTs; `backchannel_logout_uri` is where it gets logout tokens (see `logout`).
         """
         self.clients[client_id] = client = Client(
             client_id,
@@ -139,6 +158,7 @@ class FakeIssuer:
             tuple(post_logout_redirect_uris),
             None if scopes is None else frozenset(scopes),
             "opaque" if opaque else "jwt",
+            backchannel_logout_uri,
         )
         return client
 
@@ -229,6 +249,26 @@ class FakeIssuer:
     def raw_token(self, header: bytes, payload: bytes, key: Key | None = None, algorithm: str | None = None) -> str:
         """Sign any bytes as header and payload; see `tokens.sign`."""
         return sign(header, payload, key or self.keys.current(), algorithm)
+
+    # Signing out
+
+    async def logout(
+        self, sub: str | None = None, *, sid: str | None = None, **shape: Unpack[Shape]
+    ) -> dict[str, httpx2.Response | None]:
+        """Sign a user out: of one session (`sid`), else of all; and tell each client that has a URI for it.
+
+        What is given stands in the logout tokens, changed as `shape` says. Return the clients' answers by client id,
+        `None` where nothing was answered.
+
+        Raises:
+            ValueError: this issuer has no key for the algorithm.
+            TypeError: `shape` has what no `Shape` has.
+
+        Source: OIDC Back-Channel Logout §2.5.
+        """
+        from oidc_middleware.testing.logout import tell_clients
+
+        return await tell_clients(self, sub, sid, shape)
 
     # Breaking
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from oidc_middleware.testing import authorize, endpoints, registration, token_endpoint
+from oidc_middleware.testing import authorize, endpoints, logout, registration, token_endpoint
 from oidc_middleware.testing.grants import OAuthError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _TABLE: dict[str, tuple[str, list[str], _Answer]] = {
     "userinfo": ("{base}/userinfo", _BOTH, endpoints.userinfo),
     "introspect": ("{base}/introspect", _POST, endpoints.introspect),
     "revoke": ("{base}/revoke", _POST, endpoints.revoke),
-    "end_session": ("{base}/end-session", _BOTH, endpoints.end_session),
+    "end_session": ("{base}/end-session", _BOTH, logout.end_session),
 }
 
 ENDPOINTS = tuple(_TABLE)

@@ -8,6 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from oidc_middleware.testing.grants import Client, Grant, OAuthError
+from oidc_middleware.testing.keys import override
+from oidc_middleware.testing.minting import Shape
 from oidc_middleware.testing.parameters import Parameters, authenticate, form, required
 from oidc_middleware.testing.tokens import encode_segment
 
@@ -27,7 +29,9 @@ async def token(issuer: FakeIssuer, request: Request) -> dict[str, Any]:
     """
     parameters = await form(request)
     client = authenticate(request, parameters, issuer.clients)
-    match required(parameters, "grant_type"):
+    grant_type = required(parameters, "grant_type")
+    issuer.token_requests[grant_type] += 1
+    match grant_type:
         case "authorization_code":
             return _from_code(issuer, client, parameters)
         case "refresh_token":
@@ -50,11 +54,11 @@ def _from_code(issuer: FakeIssuer, client: Client, parameters: Parameters) -> di
     if not hmac.compare_digest(challenge, code.challenge.encode()):
         raise OAuthError("invalid_grant", "The code verifier does not fit the challenge.")
     _check_resource(code.grant, parameters)
-    return _tokens(issuer, code.grant, code.grant.scope, refresh=True)
+    return _tokens(issuer, code.grant, code.grant.scope, refresh=True, identity=True)
 
 
 def _from_refresh_token(issuer: FakeIssuer, client: Client, parameters: Parameters) -> dict[str, Any]:
-    """Rotate a refresh token; the new scope may be narrower, never wider (RFC 6749 §6)."""
+    """Take a refresh token, and rotate it if this issuer does; a new scope may be narrower only (RFC 6749 §6)."""
     value = required(parameters, "refresh_token")
     held = issuer.grants.refresh.get(value)
     scope = parameters.get("scope")
@@ -62,8 +66,9 @@ def _from_refresh_token(issuer: FakeIssuer, client: Client, parameters: Paramete
         raise OAuthError("invalid_scope", "The scope is wider than what was granted.")
     if held is not None:
         _check_resource(held.grant, parameters)
-    grant = issuer.grants.rotate(value, client)
-    return _tokens(issuer, grant, grant.scope if scope is None else scope, refresh=True)
+    rotates = issuer.rotates_refresh_tokens
+    grant = issuer.grants.use(value, client, detects_reuse=rotates and issuer.detects_reuse)
+    return _tokens(issuer, grant, grant.scope if scope is None else scope, refresh=rotates, identity=True)
 
 
 def _from_client_credentials(issuer: FakeIssuer, client: Client, parameters: Parameters) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _from_client_credentials(issuer: FakeIssuer, client: Client, parameters: Par
     scope = client.granted(parameters.get("scope", ""))
     audience = parameters.get("resource", issuer.audience)
     grant = Grant(client, client.client_id, scope, audience, int(issuer.clock.now()))
-    return _tokens(issuer, grant, scope, refresh=False)
+    return _tokens(issuer, grant, scope, refresh=False, identity=False)
 
 
 def _check_resource(grant: Grant, parameters: Parameters) -> None:
@@ -82,7 +87,7 @@ def _check_resource(grant: Grant, parameters: Parameters) -> None:
         raise OAuthError("invalid_target", "The resource is not that of the authorization request.")
 
 
-def _tokens(issuer: FakeIssuer, grant: Grant, scope: str, *, refresh: bool) -> dict[str, Any]:
+def _tokens(issuer: FakeIssuer, grant: Grant, scope: str, *, refresh: bool, identity: bool) -> dict[str, Any]:
     """Answer as RFC 6749 §5.1 says, with an ID token where `openid` was granted to a user (OIDC Core §3.1.3.3)."""
     access_token = _access_token(issuer, grant, scope)
     issuer.grants.add_access(access_token, grant)
@@ -94,9 +99,9 @@ def _tokens(issuer: FakeIssuer, grant: Grant, scope: str, *, refresh: bool) -> d
     }
     if refresh:
         answer["refresh_token"] = issuer.grants.add_refresh(grant)
-        if "openid" in scope.split():
-            answer["id_token"] = _id_token(issuer, grant, access_token)
-    return answer
+    if identity and "openid" in scope.split():
+        answer["id_token"] = _id_token(issuer, grant, access_token)
+    return override(answer, issuer.token_overrides)
 
 
 def _access_token(issuer: FakeIssuer, grant: Grant, scope: str) -> str:
@@ -117,5 +122,11 @@ def _id_token(issuer: FakeIssuer, grant: Grant, access_token: str) -> str:
         client_id=grant.client.client_id,
         nonce=grant.nonce,
         access_token=access_token,
-        claims={**issuer.users.get(grant.subject, {}), "auth_time": grant.auth_time, "sid": grant.sid},
+        **_shape(issuer, {**issuer.users.get(grant.subject, {}), "auth_time": grant.auth_time, "sid": grant.sid}),
     )
+
+
+def _shape(issuer: FakeIssuer, claims: dict[str, Any]) -> Shape:
+    """Return how the ID token of a login differs from the usual one: by these claims, and as a test wants it."""
+    wanted = issuer.id_token_shape
+    return {**wanted, "claims": {**claims, **wanted.get("claims", {})}}

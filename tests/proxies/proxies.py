@@ -75,7 +75,9 @@ def find(kind: Kind) -> str:
         RuntimeError: it is not there.
     """
     here = str(Path(sys.executable).parent)
-    found = next((path for name in kind.programs if (path := shutil.which(name, path=here) or shutil.which(name))), None)
+    found = next(
+        (path for name in kind.programs if (path := shutil.which(name, path=here) or shutil.which(name))), None
+    )
     if found is None:
         raise RuntimeError(f"there is no {' or '.join(kind.programs)}: make proxies installs it, or put it on PATH")
     return found

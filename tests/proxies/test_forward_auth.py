@@ -27,9 +27,7 @@ def bearer(issuer: FakeIssuer, scope: str = "read", **claims: Any) -> dict[str, 
 
 
 def ask(proxy: Proxy, method: str, path: str, headers: Any = None, **options: Any) -> httpx2.Response:
-    return httpx2.request(
-        method, proxy.url + path, headers=headers, trust_env=False, timeout=ANSWER_SECONDS, **options
-    )
+    return httpx2.request(method, proxy.url + path, headers=headers, trust_env=False, timeout=ANSWER_SECONDS, **options)
 
 
 def identity(answer: httpx2.Response) -> dict[str, list[str]]:
