@@ -21,7 +21,9 @@ OIDCError                       code, status, public text safe to send, private 
 ├ ProviderError       503       the issuer could not be asked
 │ ├ ProviderUnavailable         no answer, or an error answer
 │ └ ProviderInvalid             an answer that breaks the protocol
-└ BackendUnavailable  503       a cache tier could not be asked; the floor that knows the risk decides
+├ BackendUnavailable  503       a cache tier could not be asked; the floor that knows the risk decides
+└ UpstreamError       502       the app behind the proxy did not answer, or not in HTTP
+  └ UpstreamTimeout   504       it did not answer in time
 ```
 
 What a client may read is `status`, `error` and `public`; `str(error)` is for the log. No error ever holds a token.
@@ -253,3 +255,19 @@ class BackendUnavailable(OIDCError):
     def __init__(self, detail: str = "", kind: FailureKind = "local") -> None:
         super().__init__(detail)
         self.kind: FailureKind = kind
+
+
+class UpstreamError(OIDCError):
+    """The app behind the proxy could not be reached, or what it sent is no answer (RFC 9110 §15.6.3)."""
+
+    code = "upstream_error"
+    status = 502
+    public = "The service behind this proxy cannot be reached. Try again later."
+
+
+class UpstreamTimeout(UpstreamError):
+    """The app behind the proxy did not answer in time (RFC 9110 §15.6.5)."""
+
+    code = "upstream_timeout"
+    status = 504
+    public = "The service behind this proxy did not answer in time. Try again later."

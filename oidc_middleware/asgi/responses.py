@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from oidc_middleware.core.challenge import challenge
-from oidc_middleware.errors import MissingToken, OIDCError
+from oidc_middleware.errors import MissingToken, OIDCError, UpstreamError
 
 _STYLE = (
     ":root{color-scheme:light dark}"
@@ -102,7 +102,7 @@ def _code(error: OIDCError) -> str:
     """Return the body's error code: RFC 6750's where there is one, else one that tells no more than the status."""
     if error.error is not None:
         return error.error
-    if isinstance(error, MissingToken):
+    if isinstance(error, MissingToken | UpstreamError):
         return error.code
     return "temporarily_unavailable" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else "server_error"
 

@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from oidc_middleware.core.claim_paths import find
 from oidc_middleware.core.identity_headers import Headers
 from oidc_middleware.core.principal import Principal
 
@@ -53,6 +54,22 @@ def identity_headers(principal: Principal, access_token: str | None = None) -> H
         (b"access-token", _token(access_token)),
     )
     return [(family + name, value) for family in FAMILIES for name, value in values if 0 < len(value) <= LONGEST]
+
+
+def claim_header(claims: dict[str, Any], path: str) -> bytes:
+    """Return the value of a header that carries the claim at `path`; nothing where the claim has no plain form.
+
+    A list of texts is joined as groups are, a number and a boolean are written as JSON has them. An address must be
+    verified here too.
+    """
+    claim = verified_email(claims) if path == "email" else find(claims, path)
+    if isinstance(claim, bool | int):
+        value = str(claim).lower().encode()
+    elif isinstance(claim, list | tuple):
+        value = encoded_list(item for item in claim if isinstance(item, str))
+    else:
+        value = encoded(claim)
+    return value if len(value) <= LONGEST else b""
 
 
 def verified_email(claims: dict[str, Any]) -> str | None:
