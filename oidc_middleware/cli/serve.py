@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
     from oidc_middleware.settings import Settings
 
-_BACKLOG = 2048
 _DRAIN_SECONDS = 5
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _logger = logging.getLogger("oidc_middleware.serve")
@@ -31,14 +28,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if not find_spec("uvicorn"):
         raise ConfigError("serve", "needs uvicorn, which is not here", "Install it: pip install 'oidc-middleware[cli]'")
-    from oidc_middleware.cli.serving import serve
+    from oidc_middleware.cli.serving import address_of, listen, serve
     from oidc_middleware.settings import Settings
 
     settings = Settings(env_file=arguments.env_file, forward_auth=True)
     app = build(settings)
     logging.basicConfig(level=arguments.log_level.upper(), format=_FORMAT)
-    with _listen(arguments.host, arguments.port) as listening:
-        serve(app, listening, started=lambda: _tell(settings, listening), drain_seconds=_DRAIN_SECONDS)
+    with listen(arguments.host, arguments.port) as listening:
+        address = address_of(listening)
+        serve(app, listening, started=lambda: _tell(settings, address), drain_seconds=_DRAIN_SECONDS)
     return 0
 
 
@@ -68,21 +66,8 @@ def build(settings: Settings) -> ASGIApp:
     return app
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        problem = f"{printable(host)}:{port} cannot be had ({error.strerror or os.strerror(error.errno or 0)})"
-        raise ConfigError(
-            "--host, --port", problem, "Choose another address of this machine, or port 0 for any."
-        ) from None
-
-
-def _tell(settings: Settings, listening: socket.socket) -> None:
+def _tell(settings: Settings, address: str) -> None:
     """Say where it listens and whom it believes, when it does."""
-    host, port = listening.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     issuers = listed(issuer.issuer for issuer in settings.trusted)
     believed = listed(map(str, settings.trusted_proxies))
     login = f"login at {settings.base_url}" if settings.login else "no login: bearer tokens only"
