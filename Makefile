@@ -25,6 +25,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 READY := $(VENV)/.ready
 NODE := $(VENV)/.node
 BROWSER := $(VENV)/.browser
+PROXIES := $(VENV)/.proxies
 # The unit tests have passed for the sources as they are; `make check` after `make test` need not repeat them.
 TESTED := $(VENV)/.tested
 SOURCES = $(shell find oidc_middleware tests docs examples benchmarks -type d -name node_modules -prune -o -type f ! -name '*.pyc' -print) \
@@ -40,7 +41,7 @@ demo: $(READY)  ## Start an issuer and a protected API here, and print curl line
 
 .PHONY: test
 test: $(READY)  ## Run the tests.
-	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node), make browser (Chromium)"
+	@echo "make test: every test that needs Python alone; left out: make conformance (an OpenID provider that runs on Node), make browser (Chromium), make proxies (Traefik, nginx, Caddy, Envoy)"
 	@# Bytecode is kept, whatever the environment says: hundreds of processes start here, and each would compile it all.
 	@export PYTHONDONTWRITEBYTECODE= PYTEST_XDIST_AUTO_NUM_WORKERS=$(WORKERS) && \
 		$(BIN)/python -m compileall -q oidc_middleware && $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
@@ -73,6 +74,10 @@ browser: $(READY) $(BROWSER)  ## Log in through Swagger UI in a real browser (Ch
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null || $(MAKE) $(NODE)
 	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
+.PHONY: proxies
+proxies: $(READY) $(PROXIES)  ## Run forward auth behind real Traefik, nginx, Caddy and Envoy, all from wheels.
+	@$(BIN)/python -m pytest tests/proxies $(ARGS)
+
 .PHONY: soak
 soak: $(READY)  ## Let three processes share a Redis that fails in every way, and revoke meanwhile (ARGS="--seconds 60 --seed 7").
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
@@ -97,7 +102,7 @@ docs: $(READY)  ## Write the generated pages anew.
 .PHONY: requirements
 requirements: $(READY)  ## Pin the newest versions of everything in requirements/*.txt.
 	@$(PIP) install uv
-	@for name in dev bench browser node; do \
+	@for name in dev bench browser proxies node; do \
 		package=; if [ $$name = dev ]; then package=pyproject.toml; fi; \
 		(cd requirements && ../$(BIN)/uv --no-config --quiet pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command 'make requirements' $${package:+../$$package} $$name.in --output-file $$name.txt) >/dev/null || exit 1; \
@@ -124,6 +129,11 @@ $(READY): $(VENV)/.requirements pyproject.toml
 $(BROWSER): $(VENV)/.requirements requirements/browser.txt
 	@echo "Adding Playwright to $(VENV); the browser itself is the machine's"
 	@$(PIP) install --only-binary :all: --require-hashes -r requirements/browser.txt
+	@touch $@
+
+$(PROXIES): $(VENV)/.requirements requirements/proxies.txt
+	@echo "Adding Traefik, nginx, Caddy and Envoy to $(VENV): 100 MB"
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements/proxies.txt
 	@touch $@
 
 $(NODE): $(VENV)/.requirements requirements/node.txt

@@ -40,7 +40,7 @@ def test_nothing_committed_holds(what: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("name", ["dev", "bench", "browser", "node"])
+@pytest.mark.parametrize("name", ["dev", "bench", "browser", "proxies", "node"])
 def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     entries = re.sub(r"\\\n|#.*", "", (ROOT / "requirements" / f"{name}.txt").read_text()).splitlines()
     loose = [

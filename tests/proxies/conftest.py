@@ -8,8 +8,9 @@ import pytest
 
 from oidc_middleware.testing import FakeIssuer
 
+from .app import App
 from .proxies import KINDS, Proxy, running
-from .service import App, serving
+from serve_kit import serving
 
 RULES = """[
   {"path": "/admin/*", "scopes": ["admin"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -98,6 +99,7 @@ def running(name: str, directory: Path, service: int, app: int) -> Iterator[Prox
         process = subprocess.Popen(
             [program, *kind.arguments(directory / kind.files[0])],
             cwd=directory,
+            env=os.environ | {"XDG_CONFIG_HOME": str(directory), "XDG_DATA_HOME": str(directory)},  # Caddy writes there
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

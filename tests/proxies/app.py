@@ -1,59 +1,10 @@
-"""What stands behind the proxies: the forward-auth service, a process of its own, and an app that tells what it got."""
+"""The app behind the proxies, which tells what it got."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-
-import httpx2
-
-from servers_kit import ANSWER_SECONDS, START_SECONDS, end
-
-
-@contextmanager
-def serving(directory: Path, settings: Mapping[str, str]) -> Iterator[int]:
-    """Run `oidc-middleware serve` with these `OIDC_*` settings until it is ready, and return its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OIDC_")}
-    log = directory / "serve.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "oidc_middleware.cli", "serve", f"--port={port}"],
-            env=environment | {f"OIDC_{name.upper()}": value for name, value in settings.items()},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            wait_until_healthy(process, port, log)
-            yield port
-        finally:
-            end(process)
-
-
-def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Return when the service can judge requests."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        try:
-            answer = httpx2.get(f"http://127.0.0.1:{port}/oauth2/health", trust_env=False, timeout=ANSWER_SECONDS)
-        except httpx2.TransportError:
-            answer = None
-        if answer is not None and answer.status_code == 200:
-            return
-        time.sleep(0.05)
 
 
 class App:
