@@ -148,7 +148,10 @@ def test_the_commands_of_a_page_run(page: Path, issuer: FakeIssuer, tmp_path: Pa
 def test_every_block_says_what_it_is(page: Path) -> None:
     parsers: dict[str, Callable[[str], object]] = {"json": json.loads, "toml": tomllib.loads}
     for block in blocks(page):
-        if parse := parsers.get(block.language):
+        _, _, file = block.language.partition(" ")
+        if file:  # it shows a file, whole
+            assert block.text == (ROOT / file).read_text(), block.place
+        elif parse := parsers.get(block.language):
             parse(block.text)
         else:
             assert block.language in {"python", "sh"} | NOT_CODE, block.place
