@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -103,7 +104,7 @@ def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path)
             return
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """Ask the server to stop; one that does not is killed with all of its session."""
     process.terminate()
     try:

@@ -29,7 +29,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        problem = f"{printable(host)}:{port} cannot be had ({error.strerror or os.strerror(error.errno or 0)})"
+        # What Python says of a port that is taken is longer than it need be.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        problem = f"{printable(host)}:{port} cannot be had ({reason})"
         raise ConfigError(
             "--host, --port", problem, "Choose another address of this machine, or port 0 for any."
         ) from None

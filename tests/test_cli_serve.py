@@ -1,0 +1,143 @@
+"""`oidc-middleware serve`: what it says when it starts, when it cannot, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from oidc_middleware.testing import FakeIssuer
+
+from serve_kit import environment
+from servers_kit import ANSWER_SECONDS, START_SECONDS, end
+
+COMMAND = [sys.executable, "-m", "oidc_middleware.cli", "serve"]
+SETTINGS = {"issuer": "https://login.example.com", "audience": "https://api.example.com"}
+
+
+@contextmanager
+def started(settings: Mapping[str, str], *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start it on a free port; return it and what it said on its standard output."""
+    process = subprocess.Popen(
+        [*COMMAND, "--port=0", *options],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline() + process.stdout.readline()
+    finally:
+        if process.poll() is None:
+            end(process)
+        process.communicate()
+
+
+def refused(settings: Mapping[str, str], *options: str) -> str:
+    """Return what it says when it cannot start."""
+    result = subprocess.run(
+        [*COMMAND, *options],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    return result.stderr
+
+
+def test_it_says_where_it_listens_and_whom_it_believes() -> None:
+    with started(SETTINGS | {"trusted_proxies": "10.0.0.0/8,::1"}) as (_, said):
+        assert re.fullmatch(
+            r"oidc-middleware serves forward auth at http://127\.0\.0\.1:\d+/oauth2/auth\n"
+            r"  issuer: https://login\.example\.com; no login: bearer tokens only; "
+            r"proxies that are believed: 10\.0\.0\.0/8, ::1/128\n",
+            said,
+        )
+
+
+def test_it_warns_that_nobody_is_believed() -> None:
+    with started(SETTINGS) as (process, said):
+        assert "proxies that are believed: none" in said
+        process.terminate()
+        _, log = process.communicate(timeout=ANSWER_SECONDS)
+    assert "Set OIDC_TRUSTED_PROXIES" in log
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({}, "OIDC_ISSUER"),
+        ({"issuer": "https://login.example.com"}, "OIDC_AUDIENCE"),
+        (SETTINGS | {"trusted_proxies": "10.0.0.1/8"}, "trusted_proxies: '10.0.0.1/8' is no network"),
+        (SETTINGS | {"trusted_proxy": "10.0.0.1"}, "Did you mean OIDC_TRUSTED_PROXIES"),
+        (SETTINGS | {"public": "/oauth2/*"}, "public: '/oauth2/*' and '/oauth2/health' of prefix match the same paths"),
+        (SETTINGS | {"public": "/oauth2/auth/x"}, "'/oauth2/auth/*' of prefix match the same paths"),
+        (SETTINGS | {"login": "true"}, "base_url: is missing, and login is on"),
+        (SETTINGS | {"cache": "redis://127.0.0.1"}, "secret"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named_with_its_cure(settings: dict[str, str], field: str) -> None:
+    said = refused(settings)
+    assert said.startswith("oidc-middleware: ")
+    assert field in said
+    assert "Traceback" not in said
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(SETTINGS, f"--port={port}")
+    assert f"127.0.0.1:{port} cannot be had (Address already in use)" in said
+    assert "cannot be had" in refused(SETTINGS, "--host=192.0.2.1")
+
+
+def test_variables_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "variables").write_text("OIDC_ISSUER=https://login.example.com\nOIDC_AUDIENCE=a\nOIDC_PREFIX=/sso\n")
+    with started({}, f"--env-file={tmp_path}/variables") as (_, said):
+        assert "/sso/auth\n" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_at_once_and_quietly(number: signal.Signals) -> None:
+    with FakeIssuer().serve_in_thread() as issuer:
+        settings = {"issuer": issuer.url, "audience": issuer.audience, "trusted_proxies": "127.0.0.1"}
+        with started(settings) as (process, said):
+            found = re.search(r"http://\S+", said)
+            assert found is not None
+            assert httpx2.get(found[0], trust_env=False, timeout=ANSWER_SECONDS).status_code == 401
+            process.send_signal(number)
+            _, log = process.communicate(timeout=ANSWER_SECONDS)
+    assert process.returncode in {-signal.SIGTERM, 130}
+    assert "Traceback" not in log
+    assert "refused '/oauth2/auth' with 401: missing_token: no credentials" in log
+
+
+def test_the_log_level_is_obeyed() -> None:
+    settings = SETTINGS | {"trusted_proxies": "127.0.0.1", "jwks_uri": "https://login.example.com/keys"}
+    with started(settings, "--log-level=error") as (process, said):
+        found = re.search(r"http://\S+", said)
+        assert found is not None
+        assert httpx2.get(found[0], trust_env=False, timeout=ANSWER_SECONDS).status_code == 401
+        process.terminate()
+        _, log = process.communicate(timeout=ANSWER_SECONDS)
+    assert log == ""
+
+
+def test_it_listens_on_ipv6_too() -> None:
+    with started(SETTINGS | {"trusted_proxies": "::1"}, "--host=::1") as (_, said):
+        found = re.search(r"http://\[::1\]:\d+/oauth2/auth", said)
+        assert found is not None
+        answer = httpx2.get(found[0], headers={"X-Forwarded-Uri": "*"}, trust_env=False, timeout=ANSWER_SECONDS)
+        assert answer.status_code == 400  # so it was read
