@@ -21,6 +21,7 @@ from oidc_middleware.core.forwarded import Forwarded, comes_from, read
 from oidc_middleware.core.identity_headers import TOLD, Headers
 from oidc_middleware.core.identity_values import FAMILIES, identity_headers
 from oidc_middleware.core.known import Known
+from oidc_middleware.core.paths import route_path
 from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
 from oidc_middleware.errors import InvalidRequest, MissingToken, OIDCError
 from oidc_middleware.settings import Settings
@@ -82,10 +83,13 @@ def _below(scope: Scope, settings: Settings) -> bytes | None:
     Raises:
         InvalidRequest: the way to the endpoint itself is written with escapes, which no proxy does.
     """
-    ours = f"{scope.get('root_path', '')}{settings.prefix}/{NAME}"
-    if scope["path"] == ours:
+    path: str = scope["path"]
+    ours = f"{settings.prefix}/{NAME}"
+    route = route_path(path, scope.get("root_path", ""))
+    if route == ours:
         return None
-    raw: bytes = scope.get("raw_path") or quote(scope["path"], safe="/%").encode()
+    ours = path.removesuffix(route) + ours  # below root_path, where the server has it in the path
+    raw: bytes = scope.get("raw_path") or quote(path, safe="/%").encode()
     wire = ours.encode()
     if not raw.startswith(wire + b"/"):
         raise InvalidRequest("the path of the endpoint is not written as it is")
