@@ -12,6 +12,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from oidc_middleware.core.accept import prefers_html
 from oidc_middleware.core.challenge import challenge
 from oidc_middleware.errors import MissingToken, OIDCError, UpstreamError
 
@@ -34,7 +35,6 @@ _PAGE_HEADERS = {
     ),
     "Referrer-Policy": "no-referrer",
 }
-_LONGEST_ACCEPT = 1024
 
 
 def error_response(
@@ -48,7 +48,7 @@ def error_response(
 
     `headers` are the request's, of which Accept is read; `scopes` those that the resource needs, where known.
     """
-    if _prefers_page(headers):
+    if prefers_html(headers):
         title = f"{error.status} {HTTPStatus(error.status).phrase}"
         page = _PAGE.format(title=escape(title), text=escape(type(error).public))
         response = Response(page, media_type="text/html", headers=_PAGE_HEADERS)
@@ -105,28 +105,3 @@ def _code(error: OIDCError) -> str:
     if isinstance(error, MissingToken | UpstreamError):
         return error.code
     return "temporarily_unavailable" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else "server_error"
-
-
-def _prefers_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Say whether Accept names text/html and wants it more than JSON; `*/*` alone is a program.
-
-    Source: RFC 9110 §12.5.1.
-    """
-    accept = b",".join(value for name, value in headers if name == b"accept")
-    if b"text/html" not in accept.lower() or len(accept) > _LONGEST_ACCEPT:
-        return False
-    weights = dict(_weighted(part) for part in accept.decode("latin-1").lower().split(","))
-    wildcard = weights.get("application/*", weights.get("*/*", 0.0))
-    return weights.get("text/html", 0.0) > weights.get("application/json", wildcard)
-
-
-def _weighted(part: str) -> tuple[str, float]:
-    media_type, *parameters = (piece.strip() for piece in part.split(";"))
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name == "q":
-            try:
-                return media_type, float(value)
-            except ValueError:
-                return media_type, 0.0
-    return media_type, 1.0
