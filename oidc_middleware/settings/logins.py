@@ -24,6 +24,9 @@ OF_SESSIONS: Final = (
 )
 """The settings that only `login` reads."""
 
+OF_LOGOUT: Final = ("backchannel-logout",)
+"""The endpoints that end sessions."""
+
 
 class _Sessions(Protocol):
     """What of the settings is looked at."""

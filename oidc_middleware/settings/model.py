@@ -151,6 +151,8 @@ class Settings(BaseSettings):
             names |= dict.fromkeys(("status", "revocations"), (self.admin_scope,))
         if self.revoke_endpoint:
             names["revoke"] = None
+        if self.login:
+            names |= dict.fromkeys(logins.OF_LOGOUT)
         if self.forward_auth:
             names["auth/*"] = None  # Envoy appends the path that it asks about
         return names

@@ -20,10 +20,13 @@ from oidc_middleware.cache import Caches
 from oidc_middleware.clock import Clock, SystemClock
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
+from oidc_middleware.session.backchannel import BackchannelLogout
+from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring.introspecting import CODEC
 from oidc_middleware.wiring.issuers import ServiceIssuers
+from oidc_middleware.wiring.logging_out import open_backchannel
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.store import open_backend
 
@@ -93,6 +96,12 @@ class OIDC:
         """Revokes tokens, sessions, subjects and clients."""
         self.revocations: Revocations = Revocations(revoking.keeper, revoking.names, self.authenticator, self.clock)
         """Tells what is revoked."""
+        self.sids: Sids = Sids(self.caches.general)
+        """Whose the sessions at issuers are that users have logged in with."""
+        self.backchannel_logout: BackchannelLogout = open_backchannel(
+            self.settings, self.issuers, revoking, caches=self.caches, sids=self.sids, clock=self.clock
+        )
+        """Takes the logout tokens of issuers."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -8,6 +8,7 @@ revoke              RFC 7009: a token revokes itself
 revocations         an administrator revokes, and pages through what is revoked
 resource_metadata   RFC 9728: the description of the API, at the host's well-known path
 forward_auth        a proxy asks whether a request may pass, and whose it is
+backchannel_logout  an issuer says that a session, or all of a subject, is over
 ```
 """
 
@@ -18,7 +19,14 @@ from types import MappingProxyType
 
 from starlette.types import ASGIApp
 
-from oidc_middleware.asgi.endpoints import forward_auth, resource_metadata, revocations, revoke, state
+from oidc_middleware.asgi.endpoints import (
+    backchannel_logout,
+    forward_auth,
+    resource_metadata,
+    revocations,
+    revoke,
+    state,
+)
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
 
 ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
@@ -28,6 +36,7 @@ ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
         "revoke": Endpoint(POST=revoke.revoke),
         forward_auth.NAME: forward_auth.forward_auth,
         "resource_metadata": Endpoint(GET=resource_metadata.describe, OPTIONS=resource_metadata.preflight),
+        "backchannel-logout": Endpoint(POST=backchannel_logout.backchannel_logout),
         "revocations": Endpoint(GET=revocations.list_page, POST=revocations.revoke),
     }
 )
