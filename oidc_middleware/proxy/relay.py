@@ -26,6 +26,8 @@ CONTINUE_SECONDS: Final = 1.0
 
 logger: logging.Logger = logging.getLogger("oidc_middleware.proxy")
 
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
 Rewrite = Callable[[Headers], Headers]
 
 
@@ -195,6 +197,8 @@ class Relay:
     async def _answer(self, link: Link, response: h11.Response) -> None:
         """Pass the response on, each part at once."""
         headers = self._rewrite(response.headers.raw_items())
+        if response.status_code in _WITHOUT_BODY:  # servers would wait for as much of a body as is told
+            headers = [field for field in headers if field[0] != b"content-length"]
         if _is_event_stream(headers):
             self._patience = None
         self._has_begun = True
