@@ -157,6 +157,22 @@ def test_doctor_tells_where_the_api_describes_itself(
     assert "WARNING resource" not in capsys.readouterr().out
 
 
+def test_doctor_tells_which_proxies_are_believed(
+    issuer: FakeIssuer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OIDC_FORWARD_AUTH", "true")
+    for networks, mark, said in (
+        ("10.0.0.0/8", "ok", "proxies that are believed: 10.0.0.0/8"),
+        ("::/0", "WARNING", "everybody is believed"),
+        ("", "WARNING", "nobody is believed"),
+    ):
+        monkeypatch.setenv("OIDC_TRUSTED_PROXIES", networks)
+        if not networks:
+            monkeypatch.delenv("OIDC_TRUSTED_PROXIES")
+        assert doctor(issuer) == 0
+        assert re.search(rf"^{mark} +auth .*{said}", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_doctor_needs_no_discovery_where_the_keys_are_known(
     issuer: FakeIssuer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,13 @@ def test_it_warns_that_nobody_is_believed() -> None:
     assert "Set OIDC_TRUSTED_PROXIES" in log
 
 
+def test_it_warns_that_everybody_is_believed() -> None:
+    with started(SETTINGS | {"trusted_proxies": "0.0.0.0/0"}) as (process, _):
+        process.terminate()
+        _, log = process.communicate(timeout=ANSWER_SECONDS)
+    assert "everybody is believed" in log
+
+
 @pytest.mark.parametrize(
     ("settings", "field"),
     [

@@ -5,6 +5,7 @@ parser     which commands and options there are
 options    the options that are settings
 terminal   text that cannot harm a terminal
 tokens     a token from a file or standard input      ledger   what is revoked, read without becoming a node
+proxies    what to say about proxies that are trusted
 walk       the checks of a token, one by one      hints   what a refused token looks like
 explain · doctor · revoke · demo · secret · serve         the commands, each loaded when it is asked for
 ```

@@ -10,6 +10,7 @@ from oidc_middleware.cache.backend import Health
 from oidc_middleware.cli.asked import examine_introspection
 from oidc_middleware.cli.ledger import read_journal, read_store
 from oidc_middleware.cli.options import settings_of
+from oidc_middleware.cli.proxies import warnings
 from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, print_line, printable, shown
 from oidc_middleware.core.keys import Key
 from oidc_middleware.errors import BackendUnavailable, OIDCError
@@ -37,6 +38,7 @@ async def examine(oidc: OIDC) -> int:
     """Print what works and what does not, a line each, and return the exit code."""
     print_line("ok", "settings", _policy(oidc.settings))
     _print_resource(oidc.settings)
+    _print_forward_auth(oidc.settings)
     answers = [await _examine_cache(oidc), await _examine_ledger(oidc), await _examine_journal(oidc)]
     for issuer in oidc.settings.trusted:
         answers += [
@@ -46,6 +48,14 @@ async def examine(oidc: OIDC) -> int:
     if oidc.settings.issuer_resolver is not None:
         print_line("", "issuers", "others are asked of issuer_resolver, when a token of theirs comes")
     return WELL if all(answers) else UNREACHABLE
+
+
+def _print_forward_auth(settings: Settings) -> None:
+    """Print who is believed what they say of the requests that they ask about."""
+    if settings.forward_auth:
+        print_line("ok", "auth", f"proxies that are believed: {listed(map(str, settings.trusted_proxies))}")
+        for warning in warnings(settings):
+            print_line("WARNING", "auth", warning)
 
 
 def _print_resource(settings: Settings) -> None:

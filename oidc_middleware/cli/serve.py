@@ -7,6 +7,7 @@ import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from oidc_middleware.cli.proxies import warnings
 from oidc_middleware.cli.terminal import listed, printable
 from oidc_middleware.errors import ConfigError
 
@@ -76,8 +77,5 @@ def _tell(settings: Settings, address: str) -> None:
         f"  issuer: {issuers}; {printable(login)}; proxies that are believed: {believed}",
         flush=True,
     )
-    if not settings.trusted_proxies:
-        _logger.warning(
-            "trusted_proxies is empty, so nobody is believed which request is asked about: no path is public or "
-            "optional, and every request has to satisfy every rule. Set OIDC_TRUSTED_PROXIES to the proxy's address."
-        )
+    for warning in warnings(settings):
+        _logger.warning(warning)
