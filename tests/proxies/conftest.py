@@ -9,7 +9,7 @@ import pytest
 from oidc_middleware.testing import FakeIssuer
 
 from .app import App
-from .proxies import KINDS, Proxy, running
+from .proxies import KINDS, Proxy, free_port, running
 from serve_kit import serving
 
 RULES = """[
@@ -35,7 +35,15 @@ def app() -> Iterator[App]:
 def proxy(
     request: pytest.FixtureRequest, issuer: FakeIssuer, app: App, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxy]:
+    name: str = request.param
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    issuer.client(name, secret="of-this-client-alone", redirect_uris=[f"{address}/oauth2/callback"])
     settings = {
+        "login": "true",
+        "base_url": address,
+        "client_id": name,
+        "client_secret": "of-this-client-alone",
         "issuer": issuer.url,
         "audience": issuer.audience,
         "trusted_proxies": "127.0.0.1",
@@ -43,9 +51,8 @@ def proxy(
         "optional": "/hello",
         "rules": RULES,
     }
-    name: str = request.param
     with (
         serving(tmp_path_factory.mktemp("serve"), settings) as service,
-        running(name, tmp_path_factory.mktemp(name), service, app.port) as proxy,
+        running(name, tmp_path_factory.mktemp(name), port, service, app.port) as proxy,
     ):
         yield proxy

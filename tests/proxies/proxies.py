@@ -88,13 +88,18 @@ def find(kind: Kind) -> str:
     return found
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextmanager
-def running(name: str, directory: Path, service: int, app: int) -> Iterator[Proxy]:
-    """Start a proxy on a free port, in front of a service and an app at these ports; end it in the end."""
+def running(name: str, directory: Path, port: int, service: int, app: int) -> Iterator[Proxy]:
+    """Start a proxy on a port, in front of a service and an app at theirs; end it in the end."""
     kind = KINDS[name]
     program = find(kind)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     for file in kind.files:
         (directory / file).write_text(configured((EXAMPLES / file).read_text(), port, service, app))
     log = directory / "log"
