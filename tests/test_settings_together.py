@@ -70,6 +70,7 @@ def test_the_policy_is_that_of_the_settings() -> None:
 def test_endpoints_are_there_only_where_they_are_asked_for() -> None:
     assert build().endpoints == {"health": None}
     assert build(revoke_endpoint=True).endpoints == {"health": None, "revoke": None}
+    assert build(forward_auth=True).endpoints == {"health": None, "auth/*": None}
     ours = build(admin_scope="admin").endpoints
     assert ours == {"health": None, "status": ("admin",), "revocations": ("admin",)}
 
