@@ -176,11 +176,18 @@ class CrossOriginRequest(OIDCError):
 
 
 class LoginError(OIDCError):
-    """A login did not succeed: it took too long, was refused, or what came back does not belong to it."""
+    """A login did not succeed: it took too long, was refused, or what came back does not belong to it.
+
+    `said` is what the issuer said of it, in one short line; anybody may have written that.
+    """
 
     code = "login_error"
     status = 400
     public = "The sign-in did not succeed. Try again."
+
+    def __init__(self, detail: str = "", said: str = "") -> None:
+        super().__init__(detail)
+        self.said = said
 
 
 class GrantRefused(LoginError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _HOST_PREFIX: Final = "__Host-"
@@ -60,15 +60,15 @@ class CookieShape:
         return f"{name}=; Max-Age=0{self._attributes}"
 
 
-def grouped(header: bytes, prefix: str, most: int) -> Mapping[str, tuple[bytes, ...]]:
-    """Return the values by name of the first cookies whose names begin so: `most` names, the others are left out."""
+def grouped(header: bytes, prefix: str, most: int) -> dict[str, list[bytes]]:
+    """Return the values by name of the cookies whose names begin so: of `most` names, further ones are left out."""
     wanted = prefix.encode("ascii")
-    found: dict[str, tuple[bytes, ...]] = {}
+    found: dict[str, list[bytes]] = {}
     if wanted not in header:
         return found
     for name, value in pairs(header):
         if name.startswith(wanted) and name.isascii():
             text = name.decode("ascii")
             if text in found or len(found) < most:
-                found[text] = (*found.get(text, ()), value)
+                found.setdefault(text, []).append(value)
     return found

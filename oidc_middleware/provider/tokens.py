@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -41,11 +42,9 @@ def check_installed() -> None:
     Raises:
         ConfigError: it is not.
     """
-    try:
-        import_module("authlib")
-    except ImportError:
-        cure = 'Install it: pip install "oidc-middleware[login]".'
-        raise ConfigError("login", "needs Authlib, which is not installed", cure) from None
+    if find_spec("authlib") is None:
+        cure = "pip install 'oidc-middleware[login]'"
+        raise ConfigError("login", "needs Authlib, which is not installed", cure)
 
 
 class TokenClient:

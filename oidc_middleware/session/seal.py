@@ -7,10 +7,20 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+
+
+def derived_key(secret: bytes, purpose: bytes) -> bytes:
+    """Return a key for one purpose, from which nobody learns the secret or the key of another.
+
+    Source: RFC 5869.
+    """
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=b"oidc-middleware", info=purpose).derive(secret)
 
 
 def seal(key: bytes, data: bytes, place: bytes) -> bytes:

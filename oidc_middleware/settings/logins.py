@@ -8,6 +8,11 @@ from typing import Final, Protocol
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.settings.issuer import Issuer
 
+START: Final = ("start", "sign_in", "login")
+CALLBACK: Final = "callback"
+ENDPOINTS: Final = (*START, CALLBACK)
+"""The endpoints of a login, open to everybody."""
+
 OF_SESSIONS: Final = (
     "base_url",
     "scope",

@@ -12,7 +12,7 @@ from oidc_middleware.clock import Clock
 from oidc_middleware.core.signature import load_private_key
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
-from oidc_middleware.provider.credentials import Basic, Bearer, Credentials, Post, PrivateKeyJWT
+from oidc_middleware.provider.credentials import Basic, Bearer, Credentials, Post, PrivateKeyJWT, Public
 from oidc_middleware.provider.introspection import Introspector
 from oidc_middleware.provider.provider import Endpoint
 from oidc_middleware.settings import Issuer
@@ -32,7 +32,7 @@ def open_introspector(issuer: Issuer, provider: Provider, clock: Clock) -> Intro
     Raises:
         ConfigError: the file of our private key changed since the settings were checked, and cannot be read now.
     """
-    return Introspector(provider, _credentials(issuer, clock)) if issuer.introspects else None
+    return Introspector(provider, credentials_of(issuer, clock)) if issuer.introspects else None
 
 
 def open_introspection(
@@ -53,8 +53,15 @@ def open_introspection(
     )
 
 
-def _credentials(issuer: Issuer, clock: Clock) -> Credentials:
+def credentials_of(issuer: Issuer, clock: Clock) -> Credentials:
+    """Return how our client says at this issuer who it is.
+
+    Raises:
+        ConfigError: the file of our private key changed since the settings were checked, and cannot be read now.
+    """
     client_id = issuer.client_id or ""
+    if issuer.client_secret is None and issuer.client_key_file is None:
+        return Public(client_id)
     if issuer.client_secret is None:
         return _private_key(issuer, client_id, clock)
     secret = issuer.client_secret.get_secret_value()

@@ -21,12 +21,14 @@ from oidc_middleware.clock import Clock, SystemClock
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
 from oidc_middleware.session.backchannel import BackchannelLogout
+from oidc_middleware.session.login import LoginFlows, LoginIssuer
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring.introspecting import CODEC
 from oidc_middleware.wiring.issuers import ServiceIssuers
 from oidc_middleware.wiring.logging_out import open_backchannel
+from oidc_middleware.wiring.logins import open_login_issuers, open_logins
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.store import open_backend
 
@@ -102,6 +104,10 @@ class OIDC:
             self.settings, self.issuers, revoking, caches=self.caches, sids=self.sids, clock=self.clock
         )
         """Takes the logout tokens of issuers."""
+        self.login_issuers: Mapping[str, LoginIssuer] = open_login_issuers(self.settings, self.providers, self.clock)
+        """The issuers where browsers log in, with our client there; none without `login`."""
+        self.login: LoginFlows | None = open_logins(self.settings, self.login_issuers, self.caches, self.clock)
+        """Logs browsers in; None without `login`."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
