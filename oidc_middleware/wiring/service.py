@@ -21,7 +21,7 @@ from oidc_middleware.clock import Clock, SystemClock
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
 from oidc_middleware.session.backchannel import BackchannelLogout
-from oidc_middleware.session.login import LoginFlows, LoginIssuer
+from oidc_middleware.session.login import LoginFlows, LoginIssuer, SessionMaker
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
@@ -108,6 +108,7 @@ class OIDC:
         """The issuers where browsers log in, with our client there; none without `login`."""
         self.login: LoginFlows | None = open_logins(self.settings, self.login_issuers, self.caches, self.clock)
         """Logs browsers in; None without `login`."""
+        self.sessions: SessionMaker | None = None
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -7,6 +7,7 @@ state               health, status
 revoke              RFC 7009: a token revokes itself
 revocations         an administrator revokes, and pages through what is revoked
 resource_metadata   RFC 9728: the description of the API, at the host's well-known path
+login               a login begins, and the issuer's answer comes
 forward_auth        a proxy asks whether a request may pass, and whose it is
 backchannel_logout  an issuer says that a session, or all of a subject, is over
 ```
@@ -22,18 +23,22 @@ from starlette.types import ASGIApp
 from oidc_middleware.asgi.endpoints import (
     backchannel_logout,
     forward_auth,
+    login,
     resource_metadata,
     revocations,
     revoke,
     state,
 )
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
+from oidc_middleware.settings.logins import CALLBACK, START
 
 ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
     {
         "health": Endpoint(GET=state.health),
         "status": Endpoint(GET=state.status),
         "revoke": Endpoint(POST=revoke.revoke),
+        **dict.fromkeys(START, Endpoint(GET=login.start)),
+        CALLBACK: Endpoint(GET=login.callback),
         forward_auth.NAME: forward_auth.forward_auth,
         "resource_metadata": Endpoint(GET=resource_metadata.describe, OPTIONS=resource_metadata.preflight),
         "backchannel-logout": Endpoint(POST=backchannel_logout.backchannel_logout),
