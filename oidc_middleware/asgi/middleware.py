@@ -13,15 +13,19 @@ from oidc_middleware.asgi.endpoints.administrators import check_administrator
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.mount import AUDIENCES_KEY, audience_of_mount, check_audience, settings_of_mount
+from oidc_middleware.asgi.private import private
 from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, ask_for
+from oidc_middleware.asgi.sign_in import SignIn
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
 from oidc_middleware.core import bearer
+from oidc_middleware.core.cross_origin import SAFE
 from oidc_middleware.core.identity_headers import IDENTITY_HEADERS, removed
 from oidc_middleware.core.known import Known
 from oidc_middleware.core.memo import DecisionMemo
 from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
 from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError, Revoked
+from oidc_middleware.session.known import KnownSession
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring import OIDC, SCOPE_KEY
@@ -31,6 +35,7 @@ _NOT_DECIDED = Decision(Access.REFUSED, (), None, "")
 # A request sent in chunks may have trailers, and uvicorn with httptools adds them to the list of headers: while the app
 # reads the body, after we have looked. So such a request gets a list of its own.
 _WATCHED = IDENTITY_HEADERS | {b"authorization", b"transfer-encoding"}
+_WATCHED_WITH_COOKIES = _WATCHED | {b"cookie"}
 
 
 class OIDCMiddleware:
@@ -81,6 +86,10 @@ class OIDCMiddleware:
         self._passes_preflight = settings.preflight == "pass"
         self._tells_staleness = settings.staleness_header
         self._credentials = Credentials(self.oidc, settings)
+        self._sign_in = SignIn(self.oidc, settings)
+        sessions = self.oidc.sessions
+        self._find_session = None if sessions is None else sessions.lookup
+        self._watched = _WATCHED if sessions is None else _WATCHED_WITH_COOKIES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915  the hot path, in a row
         """Serve one ASGI scope."""
@@ -102,16 +111,24 @@ class OIDCMiddleware:
                 asked = (method, scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
             decision = self._decisions[asked]
             if decision.access is _IDENTITY:
-                value = None
+                watched, value, cookie = self._watched, None, None
                 for name, content in scope["headers"]:
-                    if name in _WATCHED:
-                        if name != b"authorization" or value is not None:
-                            value = _authorization(scope)
+                    if name in watched:
+                        if name == b"authorization" and value is None:
+                            value = content
+                        elif name == b"cookie" and cookie is None:
+                            cookie = content
+                        else:
+                            value, cookie = _authorization(scope), None
                             break
-                        value = content
-                if value is not None and (query := scope.get("query_string")):
-                    bearer.check_query(query)
-                known = self._lookup(value) if value is not None and kind == "http" else None
+                known = None
+                if value is not None:
+                    if query := scope.get("query_string"):
+                        bearer.check_query(query)
+                    if kind == "http":
+                        known = self._lookup(value)
+                elif cookie is not None and kind == "http" and method in SAFE and self._find_session is not None:
+                    known = self._find_session(cookie)
                 if known is None:
                     known = await self._identify(scope, decision, value, outer)
             else:
@@ -124,7 +141,7 @@ class OIDCMiddleware:
                     if decision.endpoint is not None:
                         check_administrator(known.principal, self.oidc, decision.scopes)
         except OIDCError as error:
-            await self._refusal.answer(scope, receive, send, error, decision.scopes)
+            await self._refuse(scope, receive, send, error, decision)
             return
         scope[SCOPE_KEY] = self.oidc
         if self._differs:
@@ -136,8 +153,11 @@ class OIDCMiddleware:
         if known is not None:
             scope["user"] = known.principal
             scope["auth"] = known
-            if self._tells_staleness and outer is None:
-                send = telling(self.oidc.revocations, send)
+            if outer is None:
+                if self._tells_staleness:
+                    send = telling(self.oidc.revocations, send)
+                if type(known) is KnownSession and kind == "http":
+                    send = private(send)
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
@@ -161,6 +181,18 @@ class OIDCMiddleware:
                     self._waiting.discard(exchange)
                 else:
                     await self.live.left(exchange, exchange.track)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: OIDCError, decision: Decision) -> None:
+        """Answer who does not get in: with the way to the login where somebody goes to a page, else with the error."""
+        if self._find_session is not None and decision.endpoint is None:
+            try:
+                response = await self._sign_in.redirect(scope, error)
+            except OIDCError as failure:
+                response, error = None, failure
+            if response is not None:
+                await response(scope, receive, send)
+                return
+        await self._refusal.answer(scope, receive, send, error, decision.scopes)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -140,7 +140,7 @@ class TypedCache(Generic[V]):
         footprint(value)
         await self._backend.set(self.kind, key, self._codec.encode(value), expires_at, wait)
 
-    async def add(self, key: bytes, value: V, expires_at: float) -> bool:
+    async def add(self, key: bytes, value: V, expires_at: float, version: int = 0) -> bool:
         """Store as `set` does unless a tier has a value; tell whether it was stored.
 
         Raises:
@@ -149,7 +149,18 @@ class TypedCache(Generic[V]):
             BackendUnavailable: nobody knows whether it was stored; also after `close`.
         """
         footprint(value)
-        return await self._backend.add(self.kind, key, self._codec.encode(value), expires_at)
+        return await self._backend.add(self.kind, key, self._codec.encode(value), expires_at, version)
+
+    async def update(self, key: bytes, value: V, expires_at: float, version: int) -> bool:
+        """Put a value in the place of one of a lower version, in every tier; tell whether that was done.
+
+        Raises:
+            ValueError: `expires_at` is not a finite number, or there is no such `version`.
+            TypeError: the value is None, or can be changed.
+            BackendUnavailable: nobody knows whether it was done; also after `close`.
+        """
+        footprint(value)
+        return await self._backend.update(self.kind, key, self._codec.encode(value), expires_at, version)
 
     async def delete(self, key: bytes) -> bool:
         """Delete the value in every tier; tell whether there was one."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from oidc_middleware.cache import TypedCache
 from oidc_middleware.clock import Clock
@@ -61,24 +61,6 @@ class Finished(NamedTuple):
     login: Login
     return_path: str
     clear_cookie: str
-
-
-class NewSession(Protocol):
-    """A session that began just now."""
-
-    @property
-    def set_cookie(self) -> str:
-        """The `Set-Cookie` header that gives it to the browser."""
-
-
-class SessionMaker(Protocol):
-    """What a login ends in."""
-
-    async def find(self, header: bytes) -> Any:
-        """Return the session of a Cookie header, None where there is none."""
-
-    async def create(self, login: Login, *, replaces: Any = None, user_agent: str = "") -> NewSession:
-        """Begin a session in the place of another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from oidc_middleware.clock import Clock, SystemClock
 from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
 from oidc_middleware.session.backchannel import BackchannelLogout
-from oidc_middleware.session.login import LoginFlows, LoginIssuer, SessionMaker
+from oidc_middleware.session.login import LoginFlows, LoginIssuer
+from oidc_middleware.session.sessions import Sessions
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
@@ -30,6 +31,7 @@ from oidc_middleware.wiring.issuers import ServiceIssuers
 from oidc_middleware.wiring.logging_out import open_backchannel
 from oidc_middleware.wiring.logins import open_login_issuers, open_logins
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
+from oidc_middleware.wiring.sessions import open_sessions
 from oidc_middleware.wiring.store import open_backend
 
 SCOPE_KEY = "oidc_middleware"
@@ -108,7 +110,18 @@ class OIDC:
         """The issuers where browsers log in, with our client there; none without `login`."""
         self.login: LoginFlows | None = open_logins(self.settings, self.login_issuers, self.caches, self.clock)
         """Logs browsers in; None without `login`."""
-        self.sessions: SessionMaker | None = None
+        self.sessions: Sessions | None = open_sessions(
+            self.settings,
+            self.login_issuers,
+            self.issuers,
+            self.caches,
+            standing=revoking.standing,
+            generation=self._generation,
+            revoke=self.revoke,
+            sids=self.sids,
+            clock=self.clock,
+        )
+        """The sessions of browsers; None without `login`."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -188,6 +201,8 @@ class OIDC:
             await asyncio.shield(self._end())
 
     async def _end(self) -> None:
+        if self.sessions is not None:
+            await self.sessions.stop()
         await self._issuers.stop()
         await self._keeper.stop()
         await self.caches.suspend()
@@ -210,6 +225,7 @@ class OIDC:
             "revocations": self._keeper.stats(),
             "caches": self.caches.stats(),
             "shared_cache": self.caches.shared_stats(),
+            **({"sessions": self.sessions.stats()} if self.sessions is not None else {}),
             **self._issuers.stats(),
         }
 
