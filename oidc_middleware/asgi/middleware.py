@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn, Unpack
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -62,6 +63,7 @@ class OIDCMiddleware:
     ) -> None:
         self.app = app
         self._config_error: ConfigError | None = None
+        self._find_session: Callable[[bytes], KnownSession | None] | None = None
         try:
             self.oidc: OIDC = _service(settings, oidc, keywords)
             settings = self.oidc.settings if oidc is None else settings_of_mount(oidc, keywords)
@@ -87,9 +89,10 @@ class OIDCMiddleware:
         self._tells_staleness = settings.staleness_header
         self._credentials = Credentials(self.oidc, settings)
         self._sign_in = SignIn(self.oidc, settings)
-        sessions = self.oidc.sessions
-        self._find_session = None if sessions is None else sessions.lookup
-        self._watched = _WATCHED if sessions is None else _WATCHED_WITH_COOKIES
+        self._watched = _WATCHED
+        if self.oidc.sessions is not None:
+            self._find_session = self.oidc.sessions.lookup
+            self._watched = _WATCHED_WITH_COOKIES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915  the hot path, in a row
         """Serve one ASGI scope."""
