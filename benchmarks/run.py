@@ -20,6 +20,7 @@ from table import markdown
 
 NAMES = (
     "door",
+    "session",
     "fastapi",
     "first_sight",
     "steps",

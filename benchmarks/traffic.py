@@ -19,6 +19,7 @@ from table import Contestant
 from oidc_middleware.testing import FakeIssuer
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
+MakeScope = Callable[[str], dict[str, Any]]
 
 AUDIENCE = "https://api.example"
 # The shape of a Keycloak token, so that reading it costs what it costs in practice.
@@ -78,7 +79,16 @@ def header_lines(token: str) -> list[str]:
 
 def scope_of(token: str) -> dict[str, Any]:
     """Return a scope as uvicorn makes it: all that came over the wire is in new objects, whose hash nobody knows."""
-    fields = [line.encode().partition(b": ") for line in header_lines(token)]
+    return _scope(header_lines(token))
+
+
+def scope_with_cookie(cookie: str) -> dict[str, Any]:
+    """Return the scope of a request with as many headers that has a cookie in the place of the token."""
+    return _scope([*header_lines("")[:-1], f"cookie: {cookie}"])
+
+
+def _scope(lines: list[str]) -> dict[str, Any]:
+    fields = [line.encode().partition(b": ") for line in lines]
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -107,7 +117,7 @@ async def only_200(message: Any) -> None:
         raise AssertionError(message)
 
 
-async def ask(app: Application, tokens: Iterator[str], count: int) -> float:
+async def ask(app: Application, tokens: Iterator[str], count: int, scope_of: MakeScope = scope_of) -> float:
     """Ask `app` one request after the other, and return the seconds that it took in all."""
     took = 0.0
     for start in range(0, count, BATCH):
@@ -119,9 +129,11 @@ async def ask(app: Application, tokens: Iterator[str], count: int) -> float:
     return took
 
 
-def asking(runner: asyncio.Runner, app: Application, tokens: Iterator[str]) -> Contestant:
+def asking(
+    runner: asyncio.Runner, app: Application, tokens: Iterator[str], scope_of: MakeScope = scope_of
+) -> Contestant:
     """Return the contestant that asks `app`, directly and on a loop, each time with the next of `tokens`."""
-    return lambda count: runner.run(ask(app, tokens, count))
+    return lambda count: runner.run(ask(app, tokens, count, scope_of))
 
 
 # --------------------------------------------------------------------------------------------------------------- tokens

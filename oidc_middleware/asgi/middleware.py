@@ -14,7 +14,7 @@ from oidc_middleware.asgi.endpoints.administrators import check_administrator
 from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.mount import AUDIENCES_KEY, audience_of_mount, check_audience, settings_of_mount
-from oidc_middleware.asgi.private import private
+from oidc_middleware.asgi.private import PrivateExchange
 from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, ask_for
 from oidc_middleware.asgi.sign_in import SignIn
 from oidc_middleware.asgi.staleness import telling
@@ -156,11 +156,8 @@ class OIDCMiddleware:
         if known is not None:
             scope["user"] = known.principal
             scope["auth"] = known
-            if outer is None:
-                if self._tells_staleness:
-                    send = telling(self.oidc.revocations, send)
-                if type(known) is KnownSession and kind == "http":
-                    send = private(send)
+            if self._tells_staleness and outer is None:
+                send = telling(self.oidc.revocations, send)
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
@@ -172,7 +169,8 @@ class OIDCMiddleware:
         else:
             if "extensions" in scope and PATHSEND in (scope["extensions"] or ()):
                 scope["extensions"] = without_pathsend(scope["extensions"])
-            exchange = Exchange(known, scope, receive, send, self._goes_on)
+            make = Exchange if type(known) is Known else PrivateExchange
+            exchange = make(known, scope, receive, send, self._goes_on)
             self._waiting.add(exchange)
             try:
                 await app(scope, exchange.receive, exchange.send)

@@ -7,33 +7,45 @@ that leads back would show it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final
 
-from starlette.types import Message, Send
+from starlette.types import Message
 
-_WATCHED: Final = frozenset({b"cache-control", b"content-type", b"etag", b"last-modified"})
+from oidc_middleware.asgi.exchange import Exchange
+
+_VALIDATORS: Final = frozenset({b"etag", b"last-modified"})
 _ASKED_AGAIN: Final = (b"cache-control", b"private, no-cache")
 _NOT_STORED: Final = (b"cache-control", b"no-store")
 
 
-def private(send: Send) -> Callable[[Message], Awaitable[None]]:
-    """Return a `send` that adds Cache-Control where the app set none.
+class PrivateExchange(Exchange):
+    """The exchange of a session: its response says who may store it."""
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message of the app on."""
+        if message["type"] == "http.response.start":
+            message = private(message)
+        return Exchange.send(self, message)
+
+
+def private(start: Message) -> Message:
+    """Return the start of a response with Cache-Control, unless the app has set it.
 
     What has a validator, and is no page, may be stored by the browser and is asked about each time.
 
     Source: RFC 9111 §3.5, §5.2.2.
     """
-
-    def send_private(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            headers = message.get("headers") or ()
-            found = {name: value for name, value in headers if name in _WATCHED}
-            if b"cache-control" not in found:
-                is_page = found.get(b"content-type", b"").startswith(b"text/html")
-                has_validator = b"etag" in found or b"last-modified" in found
-                control = _ASKED_AGAIN if has_validator and not is_page else _NOT_STORED
-                message = {**message, "headers": [*headers, control]}
-        return send(message)
-
-    return send_private
+    headers = start.get("headers") or ()
+    is_page = has_validator = False
+    for name, value in headers:
+        if name == b"cache-control":
+            return start
+        if name == b"content-type":
+            is_page = value.startswith(b"text/html")
+        elif name in _VALIDATORS:
+            has_validator = True
+    control = _ASKED_AGAIN if has_validator and not is_page else _NOT_STORED
+    start = dict(start)
+    start["headers"] = [*headers, control]
+    return start
