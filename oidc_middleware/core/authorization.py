@@ -15,6 +15,7 @@ _READ: Final = frozenset({"state", "code", "iss", "error", "error_description"})
 # RFC 6749 appendix A.11: VSCHAR. Longer ones than this fit into no URL that browsers and servers agree upon.
 _CODE = re.compile(r"[\x20-\x7e]{1,8192}")
 _ERROR = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{1,64}")
+_STATE = re.compile(r"[A-Za-z0-9_-]{43}")
 _LONGEST_DESCRIPTION: Final = 200
 
 
@@ -22,6 +23,20 @@ def authorization_url(endpoint: str, parameters: Iterable[tuple[str, str]]) -> s
     """Return the URL of an authorization request; a query that the endpoint has is kept (RFC 6749 §3.1)."""
     separator = "&" if "?" in endpoint else "?"
     return endpoint + separator + urlencode(tuple(parameters))
+
+
+def state_of(query: bytes) -> str:
+    """Return the state of an answer, whatever else is wrong with it.
+
+    Raises:
+        LoginError: it cannot be read, or has no state that could be of a login here, or two.
+
+    Source: RFC 6749 §4.1.2 (`state` is returned exactly as it was sent).
+    """
+    states = [value for name, value in _pairs(query) if name == "state"]
+    if len(states) != 1 or not _STATE.fullmatch(states[0]):
+        raise LoginError("the answer has no state of a login here")
+    return states[0]
 
 
 def read_answer(query: bytes) -> dict[str, str]:
@@ -32,17 +47,20 @@ def read_answer(query: bytes) -> dict[str, str]:
 
     Source: RFC 6749 §3.1, §4.1.2, §4.1.2.1; RFC 9207 §2.
     """
-    if len(query) > _LONGEST_QUERY:
-        raise LoginError("the answer is longer than 64 KiB")
-    try:
-        pairs = parse_qsl(query.decode("ascii"), errors="strict", max_num_fields=_MOST_FIELDS)
-    except ValueError:
-        raise LoginError("the answer cannot be read") from None
-    kept = [(name, value) for name, value in pairs if name in _READ]
+    kept = [(name, value) for name, value in _pairs(query) if name in _READ]
     found = dict(kept)
     if len(found) != len(kept):
         raise LoginError("a parameter of the answer came twice")
     return found
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    if len(query) > _LONGEST_QUERY:
+        raise LoginError("the answer is longer than 64 KiB")
+    try:
+        return parse_qsl(query.decode("ascii"), errors="strict", max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise LoginError("the answer cannot be read") from None
 
 
 def check_issuer(answer: Mapping[str, str], issuer: str, *, is_required: bool) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from functools import cached_property
@@ -28,8 +27,6 @@ MOST: Final = 5
 """Logins under way in one browser: tabs that wait at the issuer. One more ends the oldest."""
 _MOST_LOOKED_AT = 4 * MOST
 _LONGEST_VALUE = 4096
-
-STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Flow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple
 
 from oidc_middleware.cache import TypedCache
 from oidc_middleware.clock import Clock
-from oidc_middleware.core.authorization import authorization_url, check_issuer, code_of, read_answer
+from oidc_middleware.core.authorization import authorization_url, check_issuer, code_of, read_answer, state_of
 from oidc_middleware.core.grant import Grant, Login
 from oidc_middleware.core.id_token import Asked
 from oidc_middleware.core.return_path import return_path
 from oidc_middleware.errors import LoginError, ProviderInvalid, ProviderUnavailable, TokenError
 from oidc_middleware.provider.tokens import TokenClient
-from oidc_middleware.session.flow import LIFE, STATE, Flow, FlowCookies, new_flow
+from oidc_middleware.session.flow import LIFE, Flow, FlowCookies, new_flow
 from oidc_middleware.session.id_tokens import IDTokens
 
 _log = logging.getLogger("oidc_middleware.session")
@@ -145,8 +145,7 @@ class LoginFlows:
         Raises:
             LoginError: the answer cannot be read, or belongs to none.
         """
-        state = _state(query)
-        return self._cookies.find(cookies, state, self._now())
+        return self._cookies.find(cookies, state_of(query), self._now())
 
     def clear_cookie(self, query: bytes) -> str | None:
         """Return the `Set-Cookie` header that ends the login of an answer, whatever came of it.
@@ -154,7 +153,7 @@ class LoginFlows:
         None: the answer has no state, so it ends none.
         """
         try:
-            return self._cookies.clear(_state(query))
+            return self._cookies.clear(state_of(query))
         except LoginError:
             return None
 
@@ -232,15 +231,3 @@ class LoginFlows:
             if name == "max_age" and not (value.isascii() and value.isdigit() and len(value) < 10):  # noqa: PLR2004
                 raise LoginError("max_age is no number of seconds")
         return params
-
-
-def _state(query: bytes) -> str:
-    """Return the state of an answer.
-
-    Raises:
-        LoginError: it has none that could be of a login here.
-    """
-    state = read_answer(query).get("state", "")
-    if not STATE.fullmatch(state):
-        raise LoginError("the answer has no state of a login here")
-    return state
