@@ -58,19 +58,20 @@ class Service:
     oidc: OIDC
     app: Any
     sessions: SessionDouble
+    transport: Any
 
-    def browser(self) -> Browser:
-        return Browser(self)
+    def browser(self, base: str = BASE) -> Browser:
+        return Browser(self, base)
 
 
 class Browser:
     """A browser: it keeps cookies, and follows nothing by itself."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, base: str = BASE) -> None:
         self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(service.app), base_url=BASE, headers=NAVIGATION, follow_redirects=False
+            transport=httpx2.ASGITransport(service.app), base_url=base, headers=NAVIGATION, follow_redirects=False
         )
-        self.wire = httpx2.AsyncClient(follow_redirects=False, timeout=60)
+        self.wire = httpx2.AsyncClient(transport=service.transport, follow_redirects=False, timeout=60)
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,4 +131,4 @@ async def service(issuer: str, **settings: Any) -> AsyncIterator[Service]:
     oidc.sessions = sessions
     app = OIDCMiddleware(Starlette(routes=[Route("/{path:path}", _front)]), oidc=oidc)
     async with oidc:
-        yield Service(oidc, app, sessions)
+        yield Service(oidc, app, sessions, transport)
