@@ -24,9 +24,9 @@ _STYLE: Final = (
     "p{margin:0 0 .75rem}"
     ".said{color:var(--soft);border-left:3px solid var(--line);padding-left:.75rem}"
     "nav{display:grid;gap:.625rem;margin-top:1.25rem}"
-    "a{display:block;padding:.625rem 1rem;border:1px solid var(--act);border-radius:.5rem;color:var(--act);"
-    "text-align:center;text-decoration:none;font-weight:600}"
-    "a:hover,a:focus-visible{outline:2px solid var(--act);outline-offset:2px}"
+    "a,button{display:block;width:100%;padding:.625rem 1rem;border:1px solid var(--act);border-radius:.5rem;"
+    "background:none;color:var(--act);font:inherit;cursor:pointer;text-align:center;text-decoration:none;font-weight:600}"
+    "a:hover,a:focus-visible,button:hover,button:focus-visible{outline:2px solid var(--act);outline-offset:2px}"
 )
 _STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode("ascii")
 HEADERS: Final = {
@@ -41,6 +41,22 @@ HEADERS: Final = {
 }
 """What keeps a page to itself: in no frame, in no cache, its address told to nobody."""
 
+# Browsers hold where a form's answer redirects to against form-action, and where the issuer sends them is its affair.
+# And of a page that tells nobody its address a form has no Origin, by which we know that it is ours.
+_HEADERS_OF_FORMS: Final = {
+    **HEADERS,
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace("form-action 'none'; ", ""),
+    "Referrer-Policy": "same-origin",
+}
+
+
+class Form(NamedTuple):
+    """A button that sends a form: what it says, where to, and the fields that nobody sees."""
+
+    label: str
+    action: str
+    sent: tuple[tuple[str, str], ...] = ()
+
 
 class Action(NamedTuple):
     """Where somebody can go from a page: what the link says, and where it leads."""
@@ -54,13 +70,15 @@ def page(
     paragraphs: Iterable[str],
     actions: Iterable[Action] = (),
     *,
+    form: Form | None = None,
     said: str = "",
     status: int = HTTPStatus.OK,
 ) -> Response:
     """Return a page. All of it is text; `said` is what somebody else says, and looks like it."""
     body = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in paragraphs)
     body += f'<p class="said">{escape(said)}</p>\n' if said else ""
-    links = "".join(f'<a href="{escape(action.href)}">{escape(action.label)}</a>\n' for action in actions)
+    links = "" if form is None else _form(form)
+    links += "".join(f'<a href="{escape(action.href)}">{escape(action.label)}</a>\n' for action in actions)
     body += f"<nav>\n{links}</nav>\n" if links else ""
     html = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -68,4 +86,20 @@ def page(
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}</main>\n</body>\n</html>\n"
     )
-    return Response(html, status_code=status, media_type="text/html", headers=HEADERS)
+    headers = HEADERS if form is None else _HEADERS_OF_FORMS
+    return Response(html, status_code=status, media_type="text/html", headers=headers)
+
+
+def framed(origin: str) -> Response:
+    """Return an empty page that pages of this origin may have in a frame, and nobody else's."""
+    policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors {origin}"
+    headers = {name: value for name, value in HEADERS.items() if name != "X-Frame-Options"}
+    html = '<!doctype html>\n<html lang="en">\n<title>Signed out</title>\n</html>\n'
+    return Response(html, media_type="text/html", headers={**headers, "Content-Security-Policy": policy})
+
+
+def _form(form: Form) -> str:
+    hidden = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in form.sent
+    )
+    return f'<form method="post" action="{escape(form.action)}">{hidden}<button>{escape(form.label)}</button></form>\n'

@@ -9,6 +9,8 @@ from oidc_middleware.core.accept import prefers_html
 
 _READ: Final = frozenset({b"sec-fetch-mode", b"sec-fetch-dest", b"sec-purpose", b"purpose", b"x-requested-with"})
 
+_OWN: Final = frozenset({b"same-origin", b"none"})
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -36,6 +38,24 @@ def may_navigate(headers: Headers) -> bool:
         return False
     accept = b",".join(value for name, value in headers if name == b"accept")
     return _is_confirmed(said) or not accept or b"text/html" in accept.lower() or b"*/*" in accept
+
+
+def is_asked_for(method: str, headers: Headers) -> bool:
+    """Tell whether somebody came here by a page of ours, the address bar or a bookmark, to have done what this does.
+
+    For a GET that changes something: another site may link to it, and any page may name it as an image.
+
+    Source: Fetch Metadata §2.
+    """
+    said = _said(headers)
+    if method != "GET" or _is_denied(said) or any(site not in _OWN for site in _sites(headers)):
+        return False
+    accept = b",".join(value for name, value in headers if name == b"accept").strip().lower()
+    return _is_confirmed(said) or accept in {b"", b"*/*"} or b"text/html" in accept
+
+
+def _sites(headers: Headers) -> list[bytes]:
+    return [value.strip().lower() for name, value in headers if name == b"sec-fetch-site"]
 
 
 def _said(headers: Headers) -> dict[bytes, bytes]:

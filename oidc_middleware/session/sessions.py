@@ -174,6 +174,14 @@ class Sessions:
         """End a session on every node, and return the receipt of the ledger."""
         return await self._end_record(known.cookie, known.record)
 
+    async def newest(self, known: KnownSession) -> Record:
+        """Return what is kept of a session: as the store has it now, or else as it is known here."""
+        record = (self._known.peek(known.value) or known).record
+        found = None
+        with contextlib.suppress(BackendUnavailable):
+            found = await self._store.find_newest(known.cookie)
+        return found if found is not None and found.version > record.version else record
+
     async def list(self, known: KnownSession) -> tuple[Listed, ...]:
         """Return the sessions of the user of this one, the oldest first.
 

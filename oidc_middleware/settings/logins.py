@@ -10,8 +10,12 @@ from oidc_middleware.settings.issuer import Issuer
 
 START: Final = ("start", "sign_in", "login")
 CALLBACK: Final = "callback"
-ENDPOINTS: Final = (*START, CALLBACK)
-"""The endpoints of a login, open to everybody."""
+SIGN_OUT: Final = ("sign_out", "logout")
+SIGNED_OUT: Final = "signed_out"
+BACKCHANNEL: Final = "backchannel-logout"
+FRONTCHANNEL: Final = "frontchannel-logout"
+ENDPOINTS: Final = (*START, CALLBACK, *SIGN_OUT, SIGNED_OUT, BACKCHANNEL, FRONTCHANNEL)
+"""The endpoints of a login and of its end, open to everybody."""
 
 OF_SESSIONS: Final = (
     "base_url",
@@ -28,9 +32,6 @@ OF_SESSIONS: Final = (
     "logout_token_exp",
 )
 """The settings that only `login` reads."""
-
-OF_LOGOUT: Final = ("backchannel-logout",)
-"""The endpoints that end sessions."""
 
 
 class _Sessions(Protocol):

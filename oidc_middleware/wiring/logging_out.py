@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from oidc_middleware.auth.issuers import Issuers
@@ -13,9 +14,14 @@ from oidc_middleware.clock import Clock
 from oidc_middleware.core.ledger.records import Record
 from oidc_middleware.core.logout_token import ExpectedLogout
 from oidc_middleware.session.backchannel import BackchannelLogout, LogoutIssuer
+from oidc_middleware.session.login import LoginIssuer
+from oidc_middleware.session.logout import Logout
+from oidc_middleware.session.logout_states import LogoutStates
+from oidc_middleware.session.sessions import Sessions
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.cache import MEMORY
+from oidc_middleware.wiring.logins import secrets_of
 from oidc_middleware.wiring.revoking import Revoking
 
 FLOW_LIFE = 600.0
@@ -73,3 +79,13 @@ def open_backchannel(
     }
     cutoffs = LedgerCutoffs(revoking.keeper, revoking.names, required, clock)
     return BackchannelLogout(MappingProxyType(trusted), cutoffs, sids, caches.general, clock)
+
+
+def open_logout(
+    settings: Settings, sessions: Sessions | None, issuers: Mapping[str, LoginIssuer], clock: Clock
+) -> Logout | None:
+    """Return what signs users out; None without a login."""
+    if sessions is None:
+        return None
+    states = LogoutStates(secrets_of(settings), settings.namespace, clock)
+    return Logout(sessions, issuers, states, settings.post_logout_redirect_uri)

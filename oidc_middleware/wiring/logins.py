@@ -61,7 +61,11 @@ def _login_issuer(issuer: Issuer, settings: Settings, provider: Provider, clock:
 
 
 def _flow_cookies(settings: Settings, base_url: str) -> FlowCookies:
-    given = [secret.get_secret_value() for secret in settings.secret]
-    secrets = [secret.encode() if isinstance(secret, str) else secret for secret in given]
     shape = CookieShape(is_secure=base_url.startswith("https://"))
-    return FlowCookies(settings.cookie_name, shape, secrets, settings.namespace)
+    return FlowCookies(settings.cookie_name, shape, secrets_of(settings), settings.namespace)
+
+
+def secrets_of(settings: Settings) -> list[bytes]:
+    """Return the secrets of the settings as bytes, the one that seals first."""
+    given = [secret.get_secret_value() for secret in settings.secret]
+    return [secret.encode() if isinstance(secret, str) else secret for secret in given]

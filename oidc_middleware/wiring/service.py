@@ -22,13 +22,14 @@ from oidc_middleware.errors import ConfigError
 from oidc_middleware.provider import Provider
 from oidc_middleware.session.backchannel import BackchannelLogout
 from oidc_middleware.session.login import LoginFlows, LoginIssuer
+from oidc_middleware.session.logout import Logout
 from oidc_middleware.session.sessions import Sessions
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
 from oidc_middleware.wiring.introspecting import CODEC
 from oidc_middleware.wiring.issuers import ServiceIssuers
-from oidc_middleware.wiring.logging_out import open_backchannel
+from oidc_middleware.wiring.logging_out import open_backchannel, open_logout
 from oidc_middleware.wiring.logins import open_login_issuers, open_logins
 from oidc_middleware.wiring.revoking import Revoking, warn_of_several_workers
 from oidc_middleware.wiring.sessions import open_sessions
@@ -122,6 +123,8 @@ class OIDC:
             clock=self.clock,
         )
         """The sessions of browsers; None without `login`."""
+        self.logout: Logout | None = open_logout(self.settings, self.sessions, self.login_issuers, self.clock)
+        """Signs users out; None without `login`."""
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -9,6 +9,7 @@ revocations         an administrator revokes, and pages through what is revoked
 resource_metadata   RFC 9728: the description of the API, at the host's well-known path
 login               a login begins, and the issuer's answer comes
 forward_auth        a proxy asks whether a request may pass, and whose it is
+sign_out            a user signs out, and comes back from the issuer; or the issuer says so through the browser
 backchannel_logout  an issuer says that a session, or all of a subject, is over
 ```
 """
@@ -27,10 +28,11 @@ from oidc_middleware.asgi.endpoints import (
     resource_metadata,
     revocations,
     revoke,
+    sign_out,
     state,
 )
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
-from oidc_middleware.settings.logins import CALLBACK, START
+from oidc_middleware.settings.logins import BACKCHANNEL, CALLBACK, FRONTCHANNEL, SIGN_OUT, SIGNED_OUT, START
 
 ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
     {
@@ -41,7 +43,10 @@ ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
         CALLBACK: Endpoint(GET=login.callback),
         forward_auth.NAME: forward_auth.forward_auth,
         "resource_metadata": Endpoint(GET=resource_metadata.describe, OPTIONS=resource_metadata.preflight),
-        "backchannel-logout": Endpoint(POST=backchannel_logout.backchannel_logout),
+        **dict.fromkeys(SIGN_OUT, Endpoint(GET=sign_out.sign_out, POST=sign_out.sign_out_by_form)),
+        SIGNED_OUT: Endpoint(GET=sign_out.come_back),
+        BACKCHANNEL: Endpoint(POST=backchannel_logout.backchannel_logout),
+        FRONTCHANNEL: Endpoint(GET=sign_out.frontchannel_logout),
         "revocations": Endpoint(GET=revocations.list_page, POST=revocations.revoke),
     }
 )
