@@ -62,7 +62,7 @@ class Forwarded:
     def target(self) -> str:
         """Path and query, as on the wire."""
         target = self.raw_path + b"?" + self.query if self.query else self.raw_path
-        return target.decode("latin-1")
+        return target.decode("utf-8", "replace")
 
 
 def read(headers: Headers, *, below: bytes | None = None, method: str = "") -> Forwarded | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +17,7 @@ from oidc_middleware.asgi.credentials import Credentials
 from oidc_middleware.asgi.mount import AUDIENCES_KEY, check_audience
 from oidc_middleware.asgi.refusal import Refusal, settings_of
 from oidc_middleware.asgi.responses import deny_websocket
+from oidc_middleware.asgi.sign_in import SignIn
 from oidc_middleware.core.forwarded import Forwarded, comes_from, read
 from oidc_middleware.core.identity_headers import TOLD, Headers
 from oidc_middleware.core.identity_values import FAMILIES, identity_headers
@@ -30,6 +31,7 @@ from oidc_middleware.wiring import OIDC
 NAME: Final = "auth"
 """The endpoint's place below `prefix`."""
 
+_NOT_DECIDED: Final = Decision(Access.REFUSED, (), None, "")
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _NOTHING_TOLD: Final = dict.fromkeys((family + what.encode() for family in FAMILIES for what in TOLD), b"")
 _OF_NGINX: Final = frozenset({b"x-original-uri", b"x-original-url"})
@@ -37,36 +39,86 @@ _OF_NGINX: Final = frozenset({b"x-original-uri", b"x-original-url"})
 
 async def forward_auth(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one question, whatever its method: a proxy asks in its own or in that of the client."""
-    response = await _answer(scope)
+    response = await _Question(scope).answer()
     if scope["type"] == "websocket":  # Caddy passes the handshake of a WebSocket on
         await deny_websocket(response, scope, receive, send)
     else:
         await response(scope, receive, send)
 
 
-async def _answer(scope: Scope) -> Response:
-    oidc, settings = OIDC.from_scope(scope), settings_of(scope)
-    asked: Scope = scope
-    needed: tuple[str, ...] = ()
-    try:
-        forwarded = _forwarded(scope, settings)
-        asked = _asked(scope, forwarded)
-        decision = settings.policy.decide_forwarded(forwarded)
-        needed = decision.scopes
-        known = await _identify(asked, decision, oidc, settings)
-        if known is not None:
-            if AUDIENCES_KEY in scope:
-                check_audience(known.principal, scope[AUDIENCES_KEY], oidc)
-            permit(decision, known.principal)
-        token = await known.access_token() if known is not None and settings.pass_access_token else None
-    except OIDCError as error:
-        response = Refusal(settings).response(asked, error, needed)
-        if response.status_code == HTTPStatus.BAD_REQUEST and _is_nginx(scope):
+class _Question:
+    """Whether a request may pass: the one that `scope` asks about, which is `asked` once it is known."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.oidc = OIDC.from_scope(scope)
+        self.settings = settings_of(scope)
+        self.forwarded: Forwarded | None = None
+        self.asked: Scope = scope
+        self.decision = _NOT_DECIDED
+
+    async def answer(self) -> Response:
+        """Return the answer to whoever asks: it passes, or what its client hears."""
+        try:
+            self.forwarded = _forwarded(self.scope, self.settings)
+            self.asked = _asked(self.scope, self.forwarded)
+            self.decision = self.settings.policy.decide_forwarded(self.forwarded)
+            known = await self._identify()
+            passes_token = known is not None and self.settings.pass_access_token
+            token = await known.access_token() if known is not None and passes_token else None
+        except OIDCError as error:
+            return await self._refuse(error)
+        response = Response(headers=_NO_STORE)
+        response.raw_headers += _identity(known, token)
+        return response
+
+    async def _identify(self) -> Known | None:
+        """Say who sends the request; None where it may pass without anybody.
+
+        Raises:
+            OIDCError: it may not pass, or nobody can say.
+        """
+        decision = self.decision
+        if decision.access is Access.REFUSED:
+            raise InvalidRequest(decision.reason)
+        if decision.access is Access.PUBLIC:
+            return None
+        is_optional = decision.access is Access.OPTIONAL
+        try:
+            known = await Credentials(self.oidc, self.settings).find(self.asked)
+        except MissingToken:
+            if is_optional:
+                return None
+            raise
+        if known is None:
+            if is_optional or self._is_preflight():
+                return None
+            raise MissingToken("no credentials")
+        if AUDIENCES_KEY in self.scope:
+            check_audience(known.principal, self.scope[AUDIENCES_KEY], self.oidc)
+        permit(decision, known.principal)
+        return known
+
+    def _is_preflight(self) -> bool:
+        if self.settings.preflight != "pass" or self.decision.ambiguous or self.asked["type"] != "http":
+            return False
+        return is_preflight(self.asked["method"] or "", self.asked["headers"])
+
+    async def _refuse(self, error: OIDCError) -> Response:
+        """Return the way to the login where that leads a person on, else the refusal."""
+        is_final = _is_final(self.scope, self.settings)
+        forwarded = self.forwarded
+        if is_final and forwarded is not None and _is_at(forwarded, self.settings.base_url):
+            try:
+                response = await SignIn(self.oidc, self.settings).redirect(self.asked, error, forwarded.target)
+            except OIDCError as failure:
+                response, error = None, failure
+            if response is not None:
+                return response
+        response = Refusal(self.settings).response(self.asked, error, self.decision.scopes)
+        if response.status_code == HTTPStatus.BAD_REQUEST and not is_final and _is_nginx(self.scope):
             response.status_code = HTTPStatus.FORBIDDEN
         return response
-    response = Response(headers=_NO_STORE)
-    response.raw_headers += _identity(known, token)
-    return response
 
 
 def _forwarded(scope: Scope, settings: Settings) -> Forwarded | None:
@@ -83,18 +135,21 @@ def _below(scope: Scope, settings: Settings) -> bytes | None:
     Raises:
         InvalidRequest: the way to the endpoint itself is written with escapes, which no proxy does.
     """
-    path: str = scope["path"]
-    ours = f"{settings.prefix}/{NAME}"
-    route = route_path(path, scope.get("root_path", ""))
-    if route == ours:
+    if not _is_below(scope, settings):
         return None
-    ours = path.removesuffix(route) + ours  # below root_path, where the server has it in the path
+    path: str = scope["path"]
+    root = path.removesuffix(route_path(path, scope.get("root_path", "")))  # empty where the server leaves it out
+    ours = f"{root}{settings.prefix}/{NAME}"
     raw: bytes = scope.get("raw_path") or quote(path, safe="/%").encode()
     wire = ours.encode()
     if not raw.startswith(wire + b"/"):
         raise InvalidRequest("the path of the endpoint is not written as it is")
     query: bytes = scope.get("query_string", b"")
     return raw[len(wire) :].partition(b"?")[0] + (b"?" + query if query else b"")
+
+
+def _is_below(scope: Scope, settings: Settings) -> bool:
+    return route_path(scope["path"], scope.get("root_path", "")) != f"{settings.prefix}/{NAME}"
 
 
 def _asked(scope: Scope, forwarded: Forwarded | None) -> dict[str, Any]:
@@ -114,28 +169,6 @@ def _asked(scope: Scope, forwarded: Forwarded | None) -> dict[str, Any]:
     return asked
 
 
-async def _identify(asked: Scope, decision: Decision, oidc: OIDC, settings: Settings) -> Known | None:
-    """Say who sends the request; None where it may pass without anybody.
-
-    Raises:
-        OIDCError: it may not pass, or nobody can say.
-    """
-    if decision.access is Access.REFUSED:
-        raise InvalidRequest(decision.reason)
-    if decision.access is Access.PUBLIC:
-        return None
-    is_optional = decision.access is Access.OPTIONAL
-    try:
-        known = await Credentials(oidc, settings).find(asked)
-    except MissingToken:
-        if is_optional:
-            return None
-        raise
-    if known is None and not is_optional and not _is_preflight(asked, decision, settings):
-        raise MissingToken("no credentials")
-    return known
-
-
 def _identity(known: Known | None, token: str | None) -> Headers:
     """Return every header that tells an identity, empty where there is nothing to tell.
 
@@ -145,10 +178,21 @@ def _identity(known: Known | None, token: str | None) -> Headers:
     return list((_NOTHING_TOLD | dict(headers)).items())
 
 
-def _is_preflight(asked: Scope, decision: Decision, settings: Settings) -> bool:
-    if settings.preflight != "pass" or decision.ambiguous or asked["type"] != "http":
-        return False
-    return is_preflight(asked["method"] or "", asked["headers"])
+def _is_final(scope: Scope, settings: Settings) -> bool:
+    """Tell whether the client gets the answer as it is: whoever asks says so, for nginx makes a 500 of a redirect.
+
+    Envoy says it in a header: what it appends to the path has the client's query.
+    """
+    if _is_below(scope, settings):
+        return (b"x-forward-auth-redirect", b"1") in map(tuple, scope["headers"])
+    return b"redirect=1" in scope.get("query_string", b"").split(b"&")
+
+
+def _is_at(forwarded: Forwarded, base_url: str | None) -> bool:
+    """Tell whether a login helps: the cookie of a session goes to the host of `base_url`, and to no other."""
+    base = urlsplit((base_url or "").lower())
+    usual = ":443" if base.scheme == "https" else ":80"
+    return forwarded.host is None or forwarded.host.removesuffix(usual) == base.netloc.removesuffix(usual)
 
 
 def _is_nginx(scope: Scope) -> bool:
