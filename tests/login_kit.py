@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from oidc_middleware import OIDC, OIDCMiddleware
 from oidc_middleware.core.grant import Login
+from oidc_middleware.session.known import KnownSession
+from oidc_middleware.session.sessions import NewSession, Sessions
 
 BASE = "https://app.example"
 CALLBACK = f"{BASE}/oauth2/callback"
@@ -23,32 +25,22 @@ HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 NAVIGATION = {**HTML, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-site": "none"}
 
 
-@dataclass
-class Made:
-    """What a login got."""
+class Recorder:
+    """Notes what logins end in, beside the sessions that they get; with `fails` they get none."""
 
-    set_cookie: str
+    def __init__(self, sessions: Sessions) -> None:
+        self.logins: list[Login] = []
+        self.replaced: list[KnownSession | None] = []
+        self.fails: Exception | None = None
+        self._create = sessions.create
+        sessions.create = self.create  # type: ignore[method-assign]
 
-
-@dataclass
-class SessionDouble:
-    """Notes what logins end in. Sessions themselves are another room's."""
-
-    logins: list[Login] = field(default_factory=list)
-    replaced: list[Any] = field(default_factory=list)
-    fails: Exception | None = None
-    has: Any = None
-
-    async def find(self, header: bytes) -> Any:
-        return self.has
-
-    async def create(self, login: Login, *, replaces: Any = None, user_agent: str = "") -> Made:
+    async def create(self, login: Login, *, replaces: KnownSession | None = None, user_agent: str = "") -> NewSession:
         if self.fails is not None:
             raise self.fails
         self.logins.append(login)
         self.replaced.append(replaces)
-        value = f"session-{len(self.logins)}"
-        return Made(f"__Host-oidc_session={value}; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=600")
+        return await self._create(login, replaces=replaces, user_agent=user_agent)
 
 
 @dataclass
@@ -57,7 +49,7 @@ class Service:
 
     oidc: OIDC
     app: Any
-    sessions: SessionDouble
+    sessions: Recorder
     transport: Any
 
     def browser(self, base: str = BASE) -> Browser:
@@ -127,8 +119,8 @@ async def service(issuer: str, **settings: Any) -> AsyncIterator[Service]:
     if "issuers" in settings:
         usual = {name: usual[name] for name in ("login", "base_url", "journal", "public")}
     oidc = OIDC(transport=transport, clock=clock, **{**usual, **settings})
-    sessions = SessionDouble()
-    oidc.sessions = sessions
+    assert oidc.sessions is not None
+    sessions = Recorder(oidc.sessions)
     app = OIDCMiddleware(Starlette(routes=[Route("/{path:path}", _front)]), oidc=oidc)
     async with oidc:
         yield Service(oidc, app, sessions, transport)

@@ -51,7 +51,7 @@ async def test_the_login_completes(scenario: str) -> None:
         answer = await _log_in(browser, op)
 
         assert (answer.status_code, answer.headers["location"]) == (302, "/orders?id=1")
-        assert browser.session == "session-1"
+        assert (await browser.get("/orders")).json() == {"path": "/orders"}
         assert browser.flows == []
         (login,) = found.sessions.logins
         assert (login.issuer, login.claims["sub"], login.claims["email"]) == (
@@ -68,7 +68,8 @@ async def test_rp_signing_key_rotation_the_second_login_completes_with_the_new_k
         await browser.log_in()
         answer = await _log_in(browser, op)
 
-        assert (answer.status_code, browser.session) == (302, "session-2")
+        assert answer.status_code == 302
+        assert len(found.sessions.logins) == 2
 
 
 @pytest.mark.parametrize("scenario", REFUSED, ids=lambda name: f"RP-{name}")

@@ -339,7 +339,8 @@ async def test_a_login_ends_in_a_session_and_at_the_path(
 
     assert (answer.status_code, answer.headers["location"]) == (302, "/orders?id=1")
     assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
-    assert (browser.session, browser.flows) == ("session-1", [])
+    assert browser.flows == []
+    assert (await browser.get("/orders")).json() == {"path": "/orders"}
     (login,) = found.sessions.logins
     assert login.claims["sub"] == "alice"
     assert login.claims["email"] == "alice@example.com"
@@ -350,12 +351,28 @@ async def test_a_login_ends_in_a_session_and_at_the_path(
 
 
 async def test_z_fixation_the_session_that_the_browser_had_is_replaced(found: Service, browser: Browser) -> None:
-    found.sessions.has = "the old one"
-    browser.client.cookies.set("__Host-oidc_session", "planted", domain="app.example")
+    await browser.log_in()
+    first = browser.session
     await browser.log_in()
 
-    assert found.sessions.replaced == ["the old one"]
-    assert found.sessions.logins
+    assert browser.session != first
+    assert found.sessions.replaced[0] is None
+    assert found.sessions.replaced[1] is not None
+    assert (await browser.get("/orders")).status_code == 200
+    assert (await browser.get("/orders", headers={"cookie": f"__Host-oidc_session={first}"})).status_code == 302
+
+
+@pytest.mark.parametrize("planted", ["x", "A" * 64, "../" * 20, "a" * 4000], ids=["short", "guess", "path", "long"])
+async def test_z_fixation_a_planted_cookie_is_not_what_the_session_gets(
+    found: Service, browser: Browser, planted: str
+) -> None:
+    back = await answer_to(browser)
+    flow = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
+    answer = await browser.get(back, headers={"cookie": f"{flow}; __Host-oidc_session={planted}"})
+
+    assert answer.status_code == 302
+    assert browser.session not in {None, planted}
+    assert found.sessions.replaced == [None]
 
 
 async def test_z_state_reuse_the_same_answer_twice(browser: Browser, issuer: FakeIssuer) -> None:
