@@ -199,7 +199,8 @@ def _words(error: OIDCError, settings: Settings) -> tuple[str, list[str]]:
 
 
 def _start(request: Request, back_to: str | None, issuer: str | None = None) -> str:
-    """Return the path that begins a login."""
+    """Return the path that begins a login, as browsers see it: below that of `base_url`."""
     query = {name: value for name, value in ((RETURN, back_to), (ISSUER, issuer)) if value is not None}
-    path = f"{request.scope.get('root_path', '')}{settings_of(request.scope).prefix}/{START[0]}"
-    return quote(path) + (f"?{urlencode(query)}" if query else "")
+    settings = settings_of(request.scope)
+    path = f"{urlsplit(settings.base_url or '').path}{quote(settings.prefix)}/{START[0]}"
+    return path + (f"?{urlencode(query)}" if query else "")
