@@ -15,8 +15,9 @@ import pytest
 
 from oidc_middleware import Issuer
 from oidc_middleware.core.cookies import CookieShape
+from oidc_middleware.core.return_path import LONGEST
 from oidc_middleware.errors import BackendUnavailable, LoginError, Revoked
-from oidc_middleware.session.flow import MOST, FlowCookies, new_flow
+from oidc_middleware.session.flow import MOST, MOST_BYTES, FlowCookies, new_flow
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
 from abuse.hostile_op import CLIENT, SECRET
@@ -107,7 +108,7 @@ async def test_z_attrs_the_cookie_of_a_login(browser: Browser) -> None:
     assert name.startswith(FLOW)
     assert len(name) == len(FLOW) + 8
     assert sorted(attributes) == ["HttpOnly", "Max-Age=600", "Path=/", "SameSite=Lax", "Secure"]
-    assert len(value) < 700
+    assert len(value) < 300
 
 
 @pytest.mark.parametrize("methods", [None, ["plain"], "S256", [], ["plain", "S256"]], ids=str)
@@ -455,6 +456,24 @@ async def test_z_multi_tab_one_too_many_ends_the_oldest(browser: Browser, clock:
     assert ends == [400, 400, *[302] * MOST]
 
 
+async def test_z_multi_tab_long_paths_leave_room_for_fewer(browser: Browser, clock: ManualClock) -> None:
+    """A proxy takes 8 KiB of cookies: whoever opens many tabs must not be locked out by them."""
+    for tab in range(MOST):
+        await browser.start(f"/{tab}/" + "a" * 1500)
+        clock.advance(1)
+        sent = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
+        assert len(sent) <= MOST_BYTES
+
+    assert len(browser.flows) == 1
+    assert (await browser.log_in("/b")).status_code == 302
+
+
+async def test_z_multi_tab_the_longest_path_fits(browser: Browser) -> None:
+    path = "/" + "a" * (LONGEST - 1)
+
+    assert (await browser.log_in(path)).headers["location"] == path
+
+
 async def test_z_code_injection_anothers_code_with_ones_own_state(
     found: Service, browser: Browser, issuer: FakeIssuer
 ) -> None:
@@ -754,6 +773,15 @@ async def test_userinfo_completes_the_user_and_never_the_token(
     assert claims["auth_time"] > 1
     assert claims["iat"] > 1
     assert not {"scope", "azp", "acr"} & claims.keys()
+
+
+async def test_userinfo_that_does_not_take_the_token_is_told_with_a_cure(
+    browser: Browser, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.fault("userinfo", faults.status(401))
+
+    assert (await browser.log_in()).status_code == 503
+    assert "userinfo=False leaves it out" in caplog.text
 
 
 async def test_userinfo_is_not_asked_where_it_is_not_wanted(issuer: FakeIssuer, clock: ManualClock) -> None:

@@ -11,7 +11,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
-from secrets import token_urlsafe
 from typing import Final
 
 import msgspec
@@ -25,17 +24,21 @@ LIFE: Final = 600.0
 """Seconds that a login may take."""
 MOST: Final = 5
 """Logins under way in one browser: tabs that wait at the issuer. One more ends the oldest."""
+MOST_BYTES: Final = 4096
+"""Bytes of their cookies in all, for a proxy takes 8 KiB: long return paths leave room for fewer."""
 _MOST_LOOKED_AT = 4 * MOST
 _LONGEST_VALUE = 4096
 
 
 class Flow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What has to be known when the browser comes back. `started_at` is Unix time, `max_age` seconds."""
+    """What has to be known when the browser comes back. `started_at` is Unix time, `max_age` seconds.
+
+    One secret is kept, from which the three come that are sent: a browser with many tabs keeps many flows, and sends
+    all of them with each request, of which proxies take 8 KiB.
+    """
 
     issuer: str
-    state: str
-    nonce: str
-    verifier: str
+    secret: bytes
     return_path: str
     started_at: float
     max_age: int | None = None
@@ -45,21 +48,42 @@ class Flow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         return f"Flow(issuer={self.issuer!r}, return_path={self.return_path!r})"
 
     @property
+    def state(self) -> str:
+        """What comes back with the answer (RFC 6749 §10.12)."""
+        return self._derived(b"state")
+
+    @property
+    def nonce(self) -> str:
+        """What comes back in the ID token (OpenID Connect Core §15.5.2)."""
+        return self._derived(b"nonce")
+
+    @property
+    def verifier(self) -> str:
+        """What shows that the code was asked for here; only the token endpoint gets to know it (RFC 7636 §4.1)."""
+        return self._derived(b"code_verifier")
+
+    @property
     def challenge(self) -> str:
-        """What the issuer gets to know of the verifier: the S256 challenge (RFC 7636 §4.2)."""
-        return urlsafe_b64encode(sha256(self.verifier.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
+        """What the issuer gets to know of the verifier before: the S256 challenge (RFC 7636 §4.2)."""
+        return _base64url(sha256(self.verifier.encode("ascii")).digest())
 
     def is_over(self, now: float) -> bool:
-        """Tell whether the login took too long; one that began in the future began nowhere."""
+        """Tell whether the login took too long. Another node's clock, by which it began, may be ahead of ours."""
         return not -LIFE < now - self.started_at < LIFE
+
+    def _derived(self, purpose: bytes) -> str:
+        return _base64url(hmac.digest(self.secret, purpose, "sha256"))
 
 
 def new_flow(
     issuer: str, return_path: str, now: float, *, max_age: int | None = None, resource: str | None = None
 ) -> Flow:
-    """Return a login that begins: state, nonce and verifier are 256 random bits each (RFC 7636 §4.1)."""
-    state, nonce, verifier = (token_urlsafe(32) for _ in range(3))
-    return Flow(issuer, state, nonce, verifier, return_path, now, max_age, resource)
+    """Return a login that begins, with 256 random bits."""
+    return Flow(issuer, os.urandom(KEY_BYTES), return_path, now, max_age, resource)
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 class FlowCookies:
@@ -85,15 +109,26 @@ class FlowCookies:
         """Return the `Set-Cookie` header that takes the login of this state away."""
         return self._shape.clear(self._name(state))
 
-    def crowd(self, header: bytes, now: float) -> list[str]:
-        """Return the `Set-Cookie` headers that make room for one more login: of the oldest, and of what is none."""
-        ages: list[tuple[float, str]] = []
+    def begin(self, flow: Flow, header: bytes, now: float) -> list[str]:
+        """Return the `Set-Cookie` headers that let a browser keep one more login, and make room for it.
+
+        The oldest ones go, and what is no login; `header` is the Cookie header that the browser sends.
+        """
+        found: list[tuple[float, str, int]] = []
         for name, values in cookies.grouped(header, self._begin, _MOST_LOOKED_AT).items():
-            flow = self._open(name, values[0])
-            is_good = len(values) == 1 and flow is not None and not flow.is_over(now)
-            ages.append((flow.started_at if is_good and flow is not None else 0.0, name))
-        ages.sort(reverse=True)
-        return [self._shape.clear(name) for place, (age, name) in enumerate(ages) if place >= MOST - 1 or not age]
+            other = self._open(name, values[0])
+            is_good = len(values) == 1 and other is not None and not other.is_over(now)
+            found.append(
+                (other.started_at if is_good and other is not None else 0.0, name, len(name + "=; ") + len(values[0]))
+            )
+        new = self.set(flow)
+        room = MOST_BYTES - len(new.partition(";")[0])
+        cleared = []
+        for place, (began, name, size) in enumerate(sorted(found, reverse=True), 1):
+            room -= size
+            if place >= MOST or room < 0 or not began:
+                cleared.append(self._shape.clear(name))
+        return [*cleared, new]
 
     def find(self, header: bytes, state: str, now: float) -> Flow:
         """Return the login of this state, which this browser began.

@@ -15,6 +15,7 @@ from oidc_middleware.core.grant import Grant, Login
 from oidc_middleware.core.id_token import Asked
 from oidc_middleware.core.return_path import return_path
 from oidc_middleware.errors import LoginError, ProviderInvalid, ProviderUnavailable, TokenError
+from oidc_middleware.provider.http import ErrorStatus
 from oidc_middleware.provider.tokens import TokenClient
 from oidc_middleware.session.flow import LIFE, Flow, FlowCookies, new_flow
 from oidc_middleware.session.id_tokens import IDTokens
@@ -30,6 +31,8 @@ _OF_THE_TOKEN: Final = frozenset(
 )  # fmt: skip
 # What an issuer says in place of a code when it is not well (RFC 6749 section 4.1.2.1).
 _NOT_WELL: Final = frozenset({"server_error", "temporarily_unavailable"})
+# What a userinfo endpoint answers to an access token that is none for it (RFC 6750 section 3.1).
+_NOT_TAKEN: Final = (401, 403)
 _CLAIMED: Final = b"1"
 LONGEST_PARAMETER: Final = 512
 """Characters of a parameter that a link may set."""
@@ -136,8 +139,7 @@ class LoginFlows:
             "code_challenge": flow.challenge,
             "code_challenge_method": "S256",  # whatever the metadata say: who does not know it ignores it
         }
-        set_cookies = [*self._cookies.crowd(cookies, now), self._cookies.set(flow)]
-        return Begun(authorization_url(endpoint, sent.items()), set_cookies)
+        return Begun(authorization_url(endpoint, sent.items()), self._cookies.begin(flow, cookies, now))
 
     def find(self, query: bytes, cookies: bytes) -> Flow:
         """Return the login that an answer belongs to, which this browser began.
@@ -198,7 +200,7 @@ class LoginFlows:
             raise LoginError(f"the ID token of {issuer.name} is refused: {error}") from None
         if not self._plan.userinfo or await issuer.tokens.provider.endpoint("userinfo_endpoint") is None:
             return claims
-        more = await issuer.tokens.userinfo(grant.access_token)
+        more = await _userinfo(issuer, grant.access_token)
         if more.get("sub") != claims["sub"]:
             raise LoginError(f"the userinfo endpoint of {issuer.name} speaks of somebody else")
         return {name: value for name, value in more.items() if name not in _OF_THE_TOKEN} | claims
@@ -231,3 +233,13 @@ class LoginFlows:
             if name == "max_age" and not (value.isascii() and value.isdigit() and len(value) < 10):  # noqa: PLR2004
                 raise LoginError("max_age is no number of seconds")
         return params
+
+
+async def _userinfo(issuer: LoginIssuer, access_token: str) -> dict[str, Any]:
+    try:
+        return await issuer.tokens.userinfo(access_token)
+    except ErrorStatus as error:
+        if error.answered not in _NOT_TAKEN:
+            raise
+        cure = "an access token for another resource is none for it, and userinfo=False leaves it out"
+        raise ProviderInvalid(f"{error.detail}, as if the access token were none for it: {cure}") from None
