@@ -92,6 +92,11 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
             waits = self._waits = Waits()
         return waits
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the app has begun to answer."""
+        return self._start is not None
+
     async def end(self, track: Track, ending: Ending, refuse: Refuse) -> None:
         """End it, and return when the app has left, or has been made to.
 

@@ -25,7 +25,16 @@ from oidc_middleware.core.identity_headers import IDENTITY_HEADERS, removed
 from oidc_middleware.core.known import Known
 from oidc_middleware.core.memo import DecisionMemo
 from oidc_middleware.core.policy import Access, Decision, is_preflight, permit
-from oidc_middleware.errors import ConfigError, InvalidRequest, MissingToken, OIDCError, Revoked
+from oidc_middleware.errors import (
+    BackendUnavailable,
+    ConfigError,
+    InvalidRequest,
+    MissingToken,
+    OIDCError,
+    ProviderError,
+    Revoked,
+    SessionEnded,
+)
 from oidc_middleware.session.known import KnownSession
 from oidc_middleware.settings import Settings
 from oidc_middleware.settings.keywords import SettingsKeywords
@@ -135,7 +144,10 @@ class OIDCMiddleware:
                 if known is None:
                     known = await self._identify(scope, decision, value, outer)
             else:
-                known = await self._identify_where_not_needed(scope, decision, outer)
+                try:
+                    known = await self._identify_where_not_needed(scope, decision, outer)
+                except SessionEnded:
+                    known, send = None, self._sign_in.forgetting(scope, send)
             if known is not None:
                 if self._audiences is not None:
                     check_audience(known.principal, self._audiences, self.oidc)
@@ -175,7 +187,9 @@ class OIDCMiddleware:
             try:
                 await app(scope, exchange.receive, exchange.send)
             except BaseException as error:
-                if exchange.track is None or not exchange.track.absorbs(error):
+                if exchange.track is not None and exchange.track.absorbs(error):
+                    pass
+                elif not await self._answers(exchange, error, decision):
                     raise
             finally:
                 if exchange.track is None:
@@ -193,7 +207,18 @@ class OIDCMiddleware:
             if response is not None:
                 await response(scope, receive, send)
                 return
+        if isinstance(error, SessionEnded):
+            send = self._sign_in.forgetting(scope, send)
         await self._refusal.answer(scope, receive, send, error, decision.scopes)
+
+    async def _answers(self, exchange: Exchange, error: BaseException, decision: Decision) -> bool:
+        """Answer what `access_token()` of a session raised in an app that let it pass; tell whether it was that."""
+        if exchange.has_begun or not isinstance(error, SessionEnded | ProviderError | BackendUnavailable):
+            return False
+        if isinstance(error, SessionEnded):
+            error = MissingToken(error.detail)  # perhaps only its token is over: a new login takes the session's place
+        await self._refuse(exchange.scope, exchange.receive, exchange.send, error, decision)
+        return True
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -231,7 +256,11 @@ class OIDCMiddleware:
         return known
 
     async def _identify_where_not_needed(self, scope: Scope, decision: Decision, outer: Known | None) -> Known | None:
-        """Say who sends a request that needs no identity: nobody, unless the path is optional and credentials came."""
+        """Say who sends a request that needs no identity: nobody, unless the path is optional and credentials came.
+
+        Raises:
+            SessionEnded: nobody, and there is a cookie of a session that is over.
+        """
         await self._credentials.start()
         if decision.access is Access.REFUSED:
             raise InvalidRequest(decision.reason)
@@ -243,6 +272,8 @@ class OIDCMiddleware:
             bearer.check_query(scope.get("query_string", b""))
         try:
             return await self._identify(scope, decision, value, outer)
+        except SessionEnded:
+            raise
         except MissingToken:
             return None
 

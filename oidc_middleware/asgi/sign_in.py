@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.responses import RedirectResponse, Response
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 
 from oidc_middleware.core.cookies import cookie_header
-from oidc_middleware.core.navigation import is_navigation
+from oidc_middleware.core.navigation import is_fetched, is_navigation
 from oidc_middleware.errors import MissingToken, OIDCError, SessionEnded
 from oidc_middleware.settings import Settings
 from oidc_middleware.wiring import OIDC
+
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 
 
 class SignIn:
@@ -52,6 +55,24 @@ class SignIn:
         """Take the cookie of a session away that is over."""
         if isinstance(error, SessionEnded) and self._oidc.sessions is not None:
             response.headers.append("Set-Cookie", self._oidc.sessions.cookies.clear())
+
+    def forgetting(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that takes the cookie of a session away that is over.
+
+        Not from a page that fetches something: its request may have left before a login in another tab was done, and
+        the answer would take the new cookie away.
+        """
+        sessions = self._oidc.sessions
+        if sessions is None or is_fetched(scope["headers"]):
+            return send
+        header = (b"set-cookie", sessions.cookies.clear().encode("ascii"))
+
+        async def send_forgetting(message: Message) -> None:
+            if message["type"] in _STARTS:
+                message = {**message, "headers": [*(message.get("headers") or ()), header]}
+            await send(message)
+
+        return send_forgetting
 
     def _path_of(self, scope: Scope) -> str:
         """Return the path and query of a request as browsers see it: below the path of `base_url`."""

@@ -67,6 +67,13 @@ class Flights:
         for key in list(self._flights):
             self.forget(key)
 
+    async def settle(self, patience: float) -> None:
+        """Wait for all flights that are under way, `patience` seconds at most; none of them is ended."""
+        loop = asyncio.get_running_loop()
+        under_way = [task for task in (*self._flights.values(), *self._forgotten) if task.get_loop() is loop]
+        if under_way:
+            await asyncio.wait(under_way, timeout=patience)
+
     async def aclose(self, patience: float = 5.0) -> None:
         """End all flights and start no more; wait `patience` seconds at most for those that do not want to end."""
         self._closed = True

@@ -58,6 +58,11 @@ def _sites(headers: Headers) -> list[bytes]:
     return [value.strip().lower() for name, value in headers if name == b"sec-fetch-site"]
 
 
+def is_fetched(headers: Headers) -> bool:
+    """Tell whether the browser says that this is no navigation of any kind: that a page fetches something."""
+    return _said(headers).get(b"sec-fetch-mode", b"navigate") != b"navigate"
+
+
 def _said(headers: Headers) -> dict[bytes, bytes]:
     return {name: value.strip().lower() for name, value in headers if name in _READ}
 

@@ -10,6 +10,7 @@ from oidc_middleware.core.known import Known
 from oidc_middleware.core.ledger.digests import Marks
 from oidc_middleware.errors import Revoked, SessionEnded
 from oidc_middleware.session.cookie import SessionCookie
+from oidc_middleware.session.limits import LOOK_SECONDS
 from oidc_middleware.session.record import Record
 
 HOT_HEADERS: Final = 1024
@@ -17,6 +18,9 @@ HOT_HEADERS: Final = 1024
 
 LONGEST_HOT: Final = 4096
 """Bytes of a Cookie header that is kept."""
+
+# What has longer to live was looked at in the future: the clock went back since. The second is for rounding.
+_LONGEST: Final = LOOK_SECONDS + 1
 
 MOST_KNOWN: Final = 8192
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -123,10 +127,11 @@ class KnownSessions:
 
     def _build_lookup(self) -> Callable[[bytes], KnownSession | None]:
         find, now, stamp, held_against_ledger = self._hot.get, self._now, self._stamp, self.held_against_ledger
+        longest = _LONGEST
 
         def lookup(header: bytes) -> KnownSession | None:
             known = find(header)
-            if known is None or not now() < known.until:
+            if known is None or not 0 < known.until - now() <= longest:
                 return None
             if known.generation == stamp.value:
                 return known
@@ -147,6 +152,10 @@ class KnownSessions:
             raise SessionEnded(error.detail) from None
         known.generation = generation if is_certain else -1
         return known
+
+    def is_fresh(self, known: KnownSession) -> bool:
+        """Tell whether the store was looked at a moment ago."""
+        return 0 < known.until - self._now() <= _LONGEST
 
     def peek(self, cookie: bytes) -> KnownSession | None:
         """Return what is known of a session's cookie, however old that is."""

@@ -47,14 +47,19 @@ class Limits:
 
     def is_due(self, record: Record, now: float) -> bool:
         """Tell whether the access token is to be renewed ahead of its end."""
-        return record.refresh_token is not None and now >= record.access_ends - self.refresh_ahead
+        return record.refresh_token is not None and now >= record.renew_at
+
+    def renew_at(self, grant: Grant, now: float) -> float:
+        """Return when the access token of a grant is to be renewed: not before it has lived for half its life."""
+        if grant.expires_in is None:
+            return math.inf
+        return now + max(grant.expires_in - self.refresh_ahead, grant.expires_in / 2)
 
     def looked_at_again(self, record: Record, now: float) -> float:
         """Return when a session has to be looked at again."""
         until = min(now + LOOK_SECONDS, record.ends_at)
         if record.refresh_token is not None:
-            ahead = record.access_ends - self.refresh_ahead
-            until = min(until, ahead if now < ahead else record.access_ends)
+            until = min(until, record.renew_at if now < record.renew_at else record.access_ends)
         return until
 
 

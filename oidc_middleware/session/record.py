@@ -18,8 +18,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     `name` is what the ledger and lists call it: it is no secret and opens nothing. `claims` is JSON: of the ID token
     and of userinfo. `version` grows with each change. `ends_at` is when it ends unless it is used, `deadline` when it
-    ends in any case. The access token is of use until `access_ends`, infinity where the issuer did not say; without a
-    `refresh_token` it is never renewed.
+    ends in any case. The access token is of use until `access_ends` and renewed ahead from `renew_at` on, infinity
+    where the issuer did not say; without a `refresh_token` it is never renewed.
     """
 
     version: int
@@ -33,6 +33,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
     deadline: float
     access_token: str
     access_ends: float
+    renew_at: float
     refresh_token: str | None
     scope: str | None
     user_agent: str = ""

@@ -121,9 +121,11 @@ class Refresh:
     async def _newer(self, cookie: SessionCookie, record: Record) -> Record | None:
         """Return the session if another node renewed it."""
         found = await self._store.find_newest(cookie)
-        if found is None or found.access_token == record.access_token or is_over(found, self._now()):
+        if found is None or is_over(found, self._now()):
             return None
-        return found
+        # Some issuers give the same token again, and let it live for longer.
+        is_other = found.access_token != record.access_token or found.access_ends > record.access_ends
+        return found if is_other else None
 
     async def _exchange(self, cookie: SessionCookie, record: Record) -> Record:
         newest = await self._store.find_newest(cookie)
@@ -152,8 +154,9 @@ class Refresh:
                 newest = await self._store.find_newest(cookie)
                 if newest is None:
                     self._check(record)  # it was lost, or ended: the ledger knows
-                    await self._store.add(cookie, fresh)
-                    break
+                    if await self._store.add(cookie, fresh):
+                        break
+                    continue
                 fresh = msgspec.structs.replace(
                     fresh, version=newest.version + 1, ends_at=max(fresh.ends_at, newest.ends_at)
                 )
@@ -176,6 +179,7 @@ class Refresh:
             ends_at=self._limits.ends_at(deadline, now),
             access_token=grant.access_token,
             access_ends=access_ends(grant, now),
+            renew_at=self._limits.renew_at(grant, now),
             refresh_token=grant.refresh_token or record.refresh_token,
             scope=record.scope if grant.scope is None else grant.scope,
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from oidc_middleware.errors import GrantRefused
+from oidc_middleware.errors import BackendUnavailable, GrantRefused, ProviderError, UnknownKey
 from oidc_middleware.session.login import LoginIssuer
 from oidc_middleware.session.record import Record
 from oidc_middleware.session.refresh import Renewed
+
+_log = logging.getLogger("oidc_middleware.session")
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -24,12 +27,15 @@ class IssuerRenewer:
     async def renew(self, record: Record) -> Renewed:
         """Return what the issuer of a session gives for its refresh token.
 
+        An ID token whose signature nobody can check now is left out, and what it says must hold all the same. The old
+        refresh token is used up, so an error would end the session; and it came from the issuer itself over TLS.
+
         Raises:
             GrantRefused: it refuses it.
             TokenError: the ID token that it gave is refused: it is for somebody else, for instance.
             ProviderError, BackendUnavailable: it does not answer, or the service stops.
 
-        Source: OpenID Connect Core §12.1, §12.2.
+        Source: OpenID Connect Core §12.1, §12.2, §3.1.3.7 rule 6.
         """
         if record.refresh_token is None:
             raise GrantRefused("there is no refresh token")
@@ -37,7 +43,11 @@ class IssuerRenewer:
         grant = await issuer.tokens.refresh(record.refresh_token)
         if grant.id_token is None:
             return Renewed(grant, None)
-        claims = await issuer.id_tokens.check_refreshed(
-            grant.id_token, _decode(record.claims), access_token=grant.access_token, nonce=record.nonce
-        )
+        try:
+            claims = await issuer.id_tokens.check_refreshed(
+                grant.id_token, _decode(record.claims), access_token=grant.access_token, nonce=record.nonce
+            )
+        except (UnknownKey, ProviderError, BackendUnavailable) as error:
+            _log.warning("session %s: its new ID token is left out: %s", record.name, error)
+            return Renewed(msgspec.structs.replace(grant, id_token=None), None)
         return Renewed(grant, claims)

@@ -21,7 +21,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,9 @@ from oidc_middleware.session.sids import Sids
 from oidc_middleware.session.store import SessionStore
 
 _log = logging.getLogger("oidc_middleware.session")
+
+STOP_SECONDS: Final = 6.0
+"""How long an exchange that is under way is waited for when the service stops; it takes 5 s at most."""
 
 _LONGEST_USER_AGENT = 256
 # While the store cannot be asked it is tried again so often, in seconds.
@@ -131,7 +134,7 @@ class Sessions:
             return None
         await self._ledger.begin()
         known = self._known.peek(value)
-        if known is None or not self._now() < known.until:
+        if known is None or not self._known.is_fresh(known):
             try:
                 known = await self._flights.run(value, partial(self._opened, value, cookie))
             except Revoked as error:
@@ -222,8 +225,12 @@ class Sessions:
         return record.access_token
 
     async def stop(self) -> None:
-        """End what runs in the background; it can be used again."""
+        """End what runs in the background; it can be used again.
+
+        Exchanges come to their end: what the issuer gave must be stored, or the user has to log in again.
+        """
         flights, self._flights = self._flights, Flights()
+        await flights.settle(STOP_SECONDS)
         await flights.aclose()
 
     def stats(self) -> dict[str, int]:
@@ -249,6 +256,7 @@ class Sessions:
             deadline=deadline,
             access_token=grant.access_token,
             access_ends=access_ends(grant, now),
+            renew_at=self._limits.renew_at(grant, now),
             refresh_token=grant.refresh_token,
             scope=grant.scope,
             user_agent=user_agent[:_LONGEST_USER_AGENT],
@@ -324,7 +332,10 @@ class Sessions:
         return await self._store.find_newest(cookie) or record
 
     async def _renewed(self, value: bytes, cookie: SessionCookie, record: Record) -> Record:
-        renewed = await self._flights.run((value, "renewed"), partial(self._refresh.run, cookie, record))
+        try:
+            renewed = await self._flights.run((value, "renewed"), partial(self._refresh.run, cookie, record))
+        except Revoked as error:
+            raise SessionEnded(error.detail) from None
         self._remember(value, cookie, renewed)
         return renewed
 
