@@ -183,9 +183,10 @@ async def test_logout_wins_over_a_refresh_under_way(
     release = asyncio.Event()
     issuer.fault("token", faults.held(release))
 
-    late = asyncio.ensure_future(status(alice, nodes[0], cookie))
+    late = asyncio.ensure_future(status(alice, nodes[1], cookie))
     await until(lambda: issuer.token_requests["refresh_token"] == 1)
-    assert await logout(issuer, nodes[1], sid=sids(issuer)[0]) == 200
+    assert await logout(issuer, nodes[0], sid=sids(issuer)[0]) == 200
+    await until(lambda: nodes[1].stats()["revocations"]["entries"] == 1)
     release.set()
 
     assert await late == 401
