@@ -155,6 +155,17 @@ async def test_the_second_of_the_logout_counts_whole_for_a_subject_and_no_more(
     assert await refused(door, tokens_of(fake_issuer)) == set()
 
 
+async def test_a_backup_of_what_was_logged_out_can_be_read_at_once(fake_issuer: FakeIssuer) -> None:
+    """A cut-off by `sid` reaches into the future, and an import takes none that reaches too far."""
+    door = door_of(fake_issuer, leeway=0)
+    await post(door, fake_issuer.logout_token(None, client_id="web", sid="s-1"))
+
+    lines = list(door.oidc.revocations.export())
+
+    assert len(lines) == 1
+    assert await door.oidc.revocations.import_(lines) == "local"
+
+
 async def test_a_token_is_taken_once(door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
     token = fake_issuer.logout_token("alice", client_id="web")
     assert is_taken(await post(door, token))

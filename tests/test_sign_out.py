@@ -371,7 +371,7 @@ async def test_a_logout_token_is_no_id_token(fake_issuer: FakeIssuer, oidc_clock
 
 def sid_of(issuer: FakeIssuer) -> str:
     """Return the session at the issuer of the last login."""
-    (*_, last) = issuer.grants.refresh.values()
+    (*_, last) = issuer.grants.codes.values()
     assert last.grant.sid is not None
     return last.grant.sid
 
@@ -412,3 +412,34 @@ async def test_the_frame_of_a_browser_without_a_session(browser: Browser, fake_i
     browser.cookies.clear()
 
     assert (await front(browser, iss=fake_issuer.url, sid=sid_of(fake_issuer))).status_code == 400
+
+
+# ---------------------------------------------------------------------------------------------- as long as it could last
+
+
+@pytest.mark.parametrize("how", ["sid", "subject", "user"])
+async def test_what_is_over_stays_over_though_tokens_live_less_long_than_sessions(
+    fake_issuer: FakeIssuer, oidc_clock: ManualClock, how: str
+) -> None:
+    """The ledger keeps an end as long as a session could last, not as long as an access token."""
+    fake_issuer.token_overrides = {"refresh_token": None}  # or it would end by that
+    settings: dict[str, Any] = {"max_token_life": 60, "session_idle": 10_000, "session_absolute": 20_000}
+    async with service(fake_issuer, clock=oidc_clock, **settings) as oidc, Browser(fake_issuer, oidc) as browser:
+        await browser.sign_in()
+        assert await is_signed_in(browser)
+        if how == "sid":
+            token = fake_issuer.logout_token(None, client_id="web", sid=sid_of(fake_issuer))
+            await browser.post("/oauth2/backchannel-logout", data={"logout_token": token})
+        elif how == "subject":
+            await oidc.revoke.subject("alice")
+        else:
+            assert oidc.sessions is not None
+            known = oidc.sessions.lookup(f"__Host-oidc_session={browser.session_cookie}".encode())
+            assert known is not None
+            await oidc.revoke.token(known.principal)
+        assert not await is_signed_in(browser)
+
+        oidc_clock.advance(9_000)
+        oidc.mirror.ledger.sweep(oidc_clock.now(), 1_000)
+
+        assert not await is_signed_in(browser)

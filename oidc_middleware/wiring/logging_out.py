@@ -24,8 +24,12 @@ from oidc_middleware.settings.cache import MEMORY
 from oidc_middleware.wiring.logins import secrets_of
 from oidc_middleware.wiring.revoking import Revoking
 
-FLOW_LIFE = 600.0
-"""For how many seconds after the end of a session a login that was under way may still bring tokens of it."""
+FLOW_LIFE = 540.0
+"""For how many seconds after the end of a session a login that was under way may still bring tokens of it.
+
+The longest that a code should live (RFC 6749 §4.1.2), less a minute: an import takes no cut-off that lies further ahead
+than the clocks of nodes may differ.
+"""
 
 
 class LedgerCutoffs:

@@ -52,7 +52,7 @@ class Revoking:
             keys,
             issuers.fixed,
             leeway=settings.leeway,
-            max_token_life=max(settings.max_token_life, settings.session_absolute if settings.login else 0.0),
+            longest_life=max(settings.max_token_life, settings.session_absolute if settings.login else 0.0),
             clock=clock,
             may_know=None if issuers.are_fixed else issuers.may_know,
         )

@@ -13,12 +13,12 @@ from oidc_middleware.core.principal import Principal
 
 
 class Names:
-    """The issuers that there are, and how long their tokens can be accepted (seconds).
+    """The issuers that there are, and how long anything of them can be accepted: a token or a session (seconds).
 
     `may_know` tells of an issuer that is none of these whether its tokens may be accepted all the same; None: they are
     all that there are.
 
-    A cut-off is kept for twice `max_token_life`: a token that does not say when it was issued may have been before it,
+    A cut-off is kept for twice `longest_life`: a token that does not say when it was issued may have been before it,
     and be accepted that much later.
     """
 
@@ -28,14 +28,14 @@ class Names:
         issuers: Collection[str],
         *,
         leeway: float,
-        max_token_life: float,
+        longest_life: float,
         clock: Clock,
         may_know: Callable[[str], bool] | None = None,
     ) -> None:
         self.keys = keys
         self.leeway = leeway
-        self.life: float = 2 * max_token_life
-        self._longest = max_token_life + leeway
+        self.life: float = 2 * longest_life
+        self._longest = longest_life + leeway
         self._issuers = tuple(issuers)
         self._may_know = may_know
         self._now = clock.now
