@@ -129,6 +129,15 @@ async def test_nobody_is_sent_elsewhere(browser: Browser, rd: str) -> None:
     assert (again.status_code, again.headers["location"]) == (303, SIGNED_OUT)
 
 
+@pytest.mark.parametrize("rd", ["/bye", f"{BASE}/bye", f"{BASE}:443/bye", "https://app.example.evil.com/bye"])
+async def test_a_whole_address_of_ours_is_as_good_as_its_path(browser: Browser, rd: str) -> None:
+    browser.cookies.clear()
+
+    answer = await browser.go(f"{SIGN_OUT}?rd={rd}")
+
+    assert answer.headers["location"] == ("/bye" if rd in {"/bye", f"{BASE}/bye"} else SIGNED_OUT)
+
+
 # ------------------------------------------------------------------------------------------------------ who asks for it
 
 
@@ -414,7 +423,7 @@ async def test_the_frame_of_a_browser_without_a_session(browser: Browser, fake_i
     assert (await front(browser, iss=fake_issuer.url, sid=sid_of(fake_issuer))).status_code == 400
 
 
-# ---------------------------------------------------------------------------------------------- as long as it could last
+# ------------------------------------------------------------------------------------------ as long as it could last
 
 
 @pytest.mark.parametrize("how", ["sid", "subject", "user"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 FRONT_PAGE: Final = "/"
 LONGEST: Final = 2048
@@ -34,6 +34,16 @@ def return_path(wanted: str | None) -> str:
     except UnicodeEncodeError:  # half of a pair of surrogates
         return FRONT_PAGE
     return FRONT_PAGE if len(kept) > LONGEST or _becomes_a_host(kept.partition("?")[0]) else kept
+
+
+def path_on(base_url: str, wanted: str) -> str:
+    """Return what `return_path` does; a whole URL of the same origin as `base_url` is as good as its path.
+
+    nginx, and those who come from oauth2-proxy, write it so.
+    """
+    base = urlsplit(base_url)
+    origin = f"{base.scheme}://{base.netloc}"
+    return return_path(wanted.removeprefix(origin) if wanted.startswith(f"{origin}/") else wanted)
 
 
 def _becomes_a_host(path: str) -> bool:

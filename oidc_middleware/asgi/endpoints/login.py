@@ -18,7 +18,7 @@ from oidc_middleware.asgi.refusal import refusal_of, settings_of
 from oidc_middleware.core.cookies import cookie_header
 from oidc_middleware.core.grant import Login
 from oidc_middleware.core.navigation import may_navigate
-from oidc_middleware.core.return_path import return_path
+from oidc_middleware.core.return_path import path_on
 from oidc_middleware.errors import (
     InvalidRequest,
     LoginError,
@@ -123,15 +123,9 @@ def _read_query(request: Request) -> dict[str, str]:
 
 
 def _on_this_origin(wanted: str | None, settings: Settings) -> str:
-    """Return the path of where somebody wants to go; absent: the front page of the app.
-
-    nginx and oauth2-proxy's users write the whole URL: one of our own origin is as good as its path.
-    """
-    base = urlsplit(settings.base_url or "")
-    if wanted is None:
-        return return_path(f"{base.path}/")
-    origin = f"{base.scheme}://{base.netloc}"
-    return return_path(wanted.removeprefix(origin) if wanted.startswith(f"{origin}/") else wanted)
+    """Return the path of where somebody wants to go; absent: the front page of the app."""
+    base_url = settings.base_url or ""
+    return path_on(base_url, f"{urlsplit(base_url).path}/" if wanted is None else wanted)
 
 
 def _return_path(login: LoginFlows, query: bytes, cookies: bytes) -> str | None:

@@ -18,7 +18,7 @@ from oidc_middleware.asgi.refusal import refusal_of
 from oidc_middleware.core.cookies import CookieShape, cookie_header, grouped
 from oidc_middleware.core.cross_origin import OurOrigins
 from oidc_middleware.core.navigation import is_asked_for
-from oidc_middleware.core.return_path import FRONT_PAGE, return_path
+from oidc_middleware.core.return_path import FRONT_PAGE, path_on
 from oidc_middleware.errors import OIDCError, SessionEnded, TokenError
 from oidc_middleware.session.known import KnownSession
 from oidc_middleware.session.logout import Logout
@@ -56,7 +56,7 @@ async def sign_out(request: Request) -> Response:
 
     Source: OpenID Connect RP-Initiated Logout §6; Fetch Metadata §2.
     """
-    path = _wanted(read_query(request).get(RETURN))
+    path = _wanted(request, read_query(request).get(RETURN))
     if is_asked_for(request.method, request.scope["headers"]):
         return await _signed_out(request, path)
     form = Form("Sign out", _own(request, "sign_out"), () if path is None else ((RETURN, path),))
@@ -74,7 +74,7 @@ async def sign_out_by_form(request: Request) -> Response:
     settings = OIDC.from_scope(request.scope).settings
     OurOrigins(settings.base_url or "", settings.trusted_origins).check(request.method, request.scope["headers"])
     form = await read_form(request) if "content-type" in request.headers else {}
-    return await _signed_out(request, _wanted(form.get(RETURN) or read_query(request).get(RETURN)))
+    return await _signed_out(request, _wanted(request, form.get(RETURN) or read_query(request).get(RETURN)))
 
 
 async def come_back(request: Request) -> Response:
@@ -157,10 +157,13 @@ def _redirect(location: str) -> Response:
     return Response(status_code=HTTPStatus.SEE_OTHER, headers=headers)
 
 
-def _wanted(rd: str | None) -> str | None:
+def _wanted(request: Request, rd: str | None) -> str | None:
     """Return where to go afterwards, None where nothing on this origin is named."""
-    path = return_path(rd)
-    return None if path == FRONT_PAGE and rd != FRONT_PAGE else path
+    if rd is None:
+        return None
+    base_url = OIDC.from_scope(request.scope).settings.base_url or ""
+    path = path_on(base_url, rd)
+    return None if path == FRONT_PAGE and rd not in {FRONT_PAGE, base_url + FRONT_PAGE} else path
 
 
 def _own(request: Request, name: str) -> str:
