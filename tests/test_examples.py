@@ -227,3 +227,21 @@ def test_a_node_that_dies_is_a_failure_and_nothing_is_left_behind(show: Callable
     assert code == 1
     assert "All went" not in out
     assert "It did not go as it must" in err
+
+
+# The reverse proxy
+
+
+def test_the_reverse_proxy_shows_what_it_says() -> None:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("OIDC_")}
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / "reverse_proxy" / "app.py"), "--check"],
+        env=others | {"HTTP_PROXY": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "200 /reports/1?all: hello, bob\n" in result.stdout
+    assert result.stdout.endswith("\nAll went as it must.\n")

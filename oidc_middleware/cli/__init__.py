@@ -7,7 +7,8 @@ terminal   text that cannot harm a terminal
 tokens     a token from a file or standard input      ledger   what is revoked, read without becoming a node
 proxies    what to say about proxies that are trusted
 walk       the checks of a token, one by one      hints   what a refused token looks like
-explain · doctor · revoke · demo · secret · serve         the commands, each loaded when it is asked for
+serving    uvicorn for serve and proxy            protocol   how it reads requests for the latter
+explain · doctor · revoke · demo · secret · serve · proxy         the commands, each loaded when it is asked for
 ```
 """
 

@@ -14,6 +14,7 @@ from oidc_middleware.cli import options
 _Add = Callable[..., argparse.ArgumentParser]
 
 _MAX_PORT = 65535
+_LONGEST = 86400.0
 _UNIX_SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 _RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ][0-9]{2}(:[0-9]{2}){2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_revoke(add)
     _add_secret(add)
     _add_serve(add)
+    _add_proxy(add)
     return parser
 
 
@@ -139,10 +141,48 @@ def _add_serve(add: _Add) -> None:
         "OIDC_BASE_URL, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET let browsers log in.",
         epilog="Exit code: 2 usage or settings; else that of the signal that ended it.",
     )
-    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
-    serve.add_argument("--port", type=_port, default=4180, metavar="PORT", help="port to listen on (4180; 0: any)")
-    serve.add_argument("--env-file", metavar="FILE", help="read OIDC_* variables from this file too")
-    serve.add_argument(
+    _add_serving(serve)
+
+
+def _add_proxy(add: _Add) -> None:
+    proxy = add(
+        "proxy",
+        help="stand in front of an app and let in only requests with an identity (reverse proxy)",
+        description="Pass requests with a valid identity on to an app, and tell it in headers whose they are: HTTP, "
+        "WebSockets, event streams. All settings come from OIDC_* variables: OIDC_ISSUER and OIDC_AUDIENCE are enough "
+        "for bearer tokens, OIDC_PUBLIC and OIDC_RULES say what is open and what needs more, and OIDC_LOGIN, "
+        "OIDC_BASE_URL, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET let browsers log in. See to it that nobody reaches the "
+        "app but through here.",
+        epilog="Exit code: 2 usage or settings; else that of the signal that ended it.",
+    )
+    proxy.add_argument("--upstream", required=True, metavar="URL", help="where the app is: http://127.0.0.1:9000")
+    proxy.add_argument(
+        "--upstream-ca-file", metavar="FILE", help="the private CA of the app's certificate (PEM), if it is https"
+    )
+    proxy.add_argument(
+        "--connect-timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for a connection to the app (5)"
+    )
+    proxy.add_argument(
+        "--read-timeout", type=_seconds, default=60.0, metavar="SECONDS", help="how long the app may be silent (60)"
+    )
+    proxy.add_argument(
+        "--claim-header",
+        type=_claim_header,
+        action="append",
+        default=[],
+        metavar="NAME=CLAIM",
+        help="a header more for the app, with a claim in it: X-WEBAUTH-USER=preferred_username; may come several times",
+    )
+    proxy.add_argument("--pass-host", action="store_true", help="pass on the client's Host header, not the app's own")
+    proxy.add_argument("--pass-authorization", action="store_true", help="pass on the client's Authorization header")
+    _add_serving(proxy)
+
+
+def _add_serving(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
+    command.add_argument("--port", type=_port, default=4180, metavar="PORT", help="port to listen on (4180; 0: any)")
+    command.add_argument("--env-file", metavar="FILE", help="read OIDC_* variables from this file too")
+    command.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="what is logged (info)"
     )
 
@@ -163,3 +203,20 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
         raise argparse.ArgumentTypeError(f"{text!r} is no port: choose 0 to {_MAX_PORT}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no such time: choose a number of seconds above 0")
+    return seconds
+
+
+def _claim_header(text: str) -> tuple[str, str]:
+    name, equals, claim = text.partition("=")
+    if not (name and equals and claim):
+        raise argparse.ArgumentTypeError(f"{text!r} is no header with a claim: write NAME=CLAIM")
+    return name, claim

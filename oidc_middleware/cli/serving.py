@@ -16,7 +16,12 @@ from oidc_middleware.errors import ConfigError
 
 _BACKLOG = 2048
 # What uvicorn says of the handshake of a WebSocket, which is a request like all others here: a proxy passed it on.
-_SPURIOUS = ("Unsupported upgrade request.", "No supported WebSocket library detected.")
+# And what it says of a WebSocket that was refused (its pull request 3138 ends that), and of a response that was cut.
+_SPURIOUS = (
+    "Unsupported upgrade request.",
+    "No supported WebSocket library detected.",
+    "ASGI callable returned without completing",
+)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,115 @@
+"""`oidc-middleware proxy`: what it says when it starts and when it cannot, and that its options do what they say."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from oidc_middleware.testing import FakeIssuer
+
+from serve_kit import environment
+from servers_kit import AUDIENCE, START_SECONDS, end, running
+
+COMMAND = [sys.executable, "-m", "oidc_middleware.cli", "proxy"]
+SETTINGS = {"issuer": "https://login.example.com", "audience": "https://api.example.com"}
+UPSTREAM = "--upstream=http://127.0.0.1:9"
+
+
+@contextmanager
+def started(settings: Mapping[str, str], *options: str) -> Iterator[str]:
+    """Start it on a free port, and return what it says."""
+    process = subprocess.Popen(
+        [*COMMAND, "--port=0", *options],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline() + process.stdout.readline()
+    finally:
+        end(process)  # type: ignore[arg-type]
+        process.communicate()
+
+
+def refused(settings: Mapping[str, str], *options: str) -> str:
+    """Return what it says when it cannot start."""
+    result = subprocess.run(
+        [*COMMAND, *options],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_it_says_where_it_listens_and_what_is_behind_it() -> None:
+    with started(SETTINGS | {"public": "/health,/open/*"}, UPSTREAM) as said:
+        assert re.fullmatch(
+            r"oidc-middleware proxies http://127\.0\.0\.1:\d+ to http://127\.0\.0\.1:9\n"
+            r"  issuer: https://login\.example\.com; no login: bearer tokens only; "
+            r"open without identity: /health, /open/\*\n",
+            said,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        ([], "required: --upstream"),
+        (["--upstream=127.0.0.1:9000"], "upstream: is not an https URL. Write it as"),
+        (["--upstream=http://a.example/?x"], "upstream: has a query"),
+        (["--upstream=http://u:p@a.example"], "upstream: has a user name or password in it"),
+        ([UPSTREAM, "--read-timeout=0"], "choose a number of seconds above 0"),
+        ([UPSTREAM, "--connect-timeout=nan"], "choose a number of seconds above 0"),
+        ([UPSTREAM, "--claim-header=X-Name"], "write NAME=CLAIM"),
+        ([UPSTREAM, "--claim-header=Host=name"], "'Host' is no header that can hold a claim"),
+        (["--upstream=https://a.example", "--upstream-ca-file=/none"], "ca_file: '/none' cannot be read"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named_with_its_cure(options: list[str], cure: str) -> None:
+    assert cure in refused(SETTINGS, *options)
+
+
+def test_settings_are_checked_too() -> None:
+    assert "OIDC_ISSUER" in refused({}, UPSTREAM)
+    assert "Did you mean OIDC_PUBLIC" in refused(SETTINGS | {"publics": "/x"}, UPSTREAM)
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refused(SETTINGS, UPSTREAM, f"--port={taken.getsockname()[1]}")
+    assert "cannot be had (Address already in use)" in said
+
+
+@pytest.mark.parametrize("name", ["uvicorn-httptools", "hypercorn", "granian"])
+def test_apps_under_every_server(name: str, tmp_path: Path) -> None:
+    """What stands behind it may be anything; here it has a door of its own, which the passed token opens."""
+    fake = FakeIssuer(audience=AUDIENCE, algorithms=("ES256",))
+    with fake.serve_in_thread() as issuer, running(name, issuer.url, tmp_path / "log") as app:
+        settings = {"issuer": issuer.url, "audience": AUDIENCE, "public": "/health"}
+        options = (f"--upstream={app.url}", "--pass-authorization")
+        with started(settings, *options) as said, httpx2.Client(trust_env=False, timeout=START_SECONDS) as client:
+            url = said.split()[2]
+            headers = {"Authorization": f"Bearer {issuer.token('alice')}"}
+            for _ in range(3):
+                answer = client.get(f"{url}/who", headers=headers)
+                assert (answer.status_code, answer.json()) == (200, {"subject": "alice", "path": "/who"})
+                assert answer.headers.get_list("server") in ([], [answer.headers.get("server")])
+                assert len(answer.headers.get_list("date")) == 1
+                assert client.get(f"{url}/health").text == "ok"
+            assert client.get(f"{url}/who").status_code == 401
