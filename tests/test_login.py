@@ -12,13 +12,16 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 
-from oidc_middleware import Issuer
+from oidc_middleware import OIDC, Issuer, OIDCMiddleware
 from oidc_middleware.core.cookies import CookieShape
 from oidc_middleware.core.return_path import LONGEST
-from oidc_middleware.errors import BackendUnavailable, LoginError, Revoked
+from oidc_middleware.errors import BackendUnavailable, ConfigError, LoginError, Revoked
 from oidc_middleware.session.flow import MOST, MOST_BYTES, FlowCookies, new_flow
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
+from oidc_middleware.testing.server import bind, serving
 
 from abuse.hostile_op import CLIENT, SECRET
 from login_kit import BASE, CALLBACK, HTML, Browser, Service, service
@@ -740,6 +743,18 @@ async def test_z_mixup_and_the_choice(clock: ManualClock) -> None:
         assert two.requests["token"] + one.requests["token"] == asked
 
 
+async def test_issuers_of_one_host_are_told_apart(clock: ManualClock) -> None:
+    issuers = [
+        Issuer(issuer=f"https://login.example/realms/{realm}", audience="api", client_id=CLIENT)
+        for realm in ("staff", "guests")
+    ]
+    async with service("", issuers=issuers, clock=clock) as found, found.browser() as browser:
+        choice = await browser.start("/")
+
+    assert "Sign in at login.example/realms/staff<" in choice.text
+    assert "Sign in at login.example/realms/guests<" in choice.text
+
+
 async def test_an_issuer_that_does_not_name_itself_need_not(issuer: FakeIssuer, clock: ManualClock) -> None:
     issuer.metadata_overrides = {"authorization_response_iss_parameter_supported": None}
     async with (
@@ -836,8 +851,6 @@ async def test_a_login_right_after_signing_out_everywhere_gets_a_page_and_no_loo
 
 
 async def test_a_page_of_ones_own_stands_for_ours(issuer: FakeIssuer, clock: ManualClock) -> None:
-    from starlette.responses import PlainTextResponse
-
     async with (
         service(
             issuer.url,
@@ -868,13 +881,40 @@ async def test_z_clickjack_no_page_of_ours_is_framed(browser: Browser, issuer: F
 
 
 async def test_without_login_there_are_no_such_endpoints(issuer: FakeIssuer) -> None:
-    from starlette.applications import Starlette
-
-    from oidc_middleware import OIDC, OIDCMiddleware
-
     oidc = OIDC(issuer=issuer.url, audience="api", transport=issuer.transport(), journal=None)
     assert (oidc.login, dict(oidc.login_issuers)) == (None, {})
     app = OIDCMiddleware(Starlette(), oidc=oidc)
     async with oidc, httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE, headers=HTML) as client:
         for name in ("start", "sign_in", "login", "callback"):
             assert (await client.get(f"/oauth2/{name}")).status_code == 401
+
+
+async def test_over_real_sockets_from_the_page_to_the_issuer_and_back() -> None:
+    issuer = fake_issuer()
+    listening = bind("127.0.0.1", 0)
+    base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    async with issuer.serve():
+        issuer.client(CLIENT, secret=SECRET, redirect_uris=[f"{base}/oauth2/callback"])
+        async with (
+            service(issuer.url, base_url=base) as found,
+            serving(found.app, listening),
+            httpx2.AsyncClient(headers=HTML, timeout=60) as client,
+        ):
+            page = await client.get(f"{base}/orders?id=1", follow_redirects=True)
+            assert page.url.path == "/authorize"
+            form = {**dict(page.url.params), "username": "alice", "decision": "allow"}
+            end = await client.post(issuer.endpoint("authorize"), data=form, follow_redirects=True)
+
+            assert (str(end.url), end.json()) == (f"{base}/orders?id=1", {"path": "/orders"})
+            assert [response.status_code for response in end.history] == [303, 302]
+            assert (await client.get(f"{base}/x", headers={"accept": "application/json"})).status_code == 200
+
+
+def test_without_authlib_a_login_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oidc_middleware.provider.tokens.find_spec", lambda _: None)
+    with pytest.raises(ConfigError) as caught:
+        OIDC(issuer="https://issuer.example", audience="api", client_id=CLIENT, login=True, base_url=BASE, journal=None)
+
+    assert str(caught.value) == (
+        "config_error: login: needs Authlib, which is not installed. pip install 'oidc-middleware[login]'"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -150,8 +150,13 @@ def _add_cookies(response: Response, set_cookies: Iterable[str]) -> None:
     response.raw_headers += [(b"set-cookie", value.encode("latin-1")) for value in set_cookies]
 
 
-def _choice(request: Request, issuers: Iterable[str], back_to: str) -> Response:
-    actions = [Action(f"Sign in at {urlsplit(name).netloc}", _start(request, back_to, name)) for name in issuers]
+def _choice(request: Request, issuers: Collection[str], back_to: str) -> Response:
+    hosts = [urlsplit(name).netloc for name in issuers]
+    labels = hosts if len(set(hosts)) == len(hosts) else [name.partition("://")[2] for name in issuers]
+    actions = [
+        Action(f"Sign in at {label}", _start(request, back_to, name))
+        for label, name in zip(labels, issuers, strict=True)
+    ]
     return page("Sign in", ["Choose where you want to sign in."], actions)
 
 
