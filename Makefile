@@ -79,11 +79,12 @@ proxies: $(READY) $(PROXIES)  ## Run forward auth behind real Traefik, nginx, Ca
 	@$(BIN)/python -m pytest tests/proxies $(ARGS)
 
 .PHONY: soak
-soak: $(READY)  ## Let three processes share a Redis that fails in every way, and revoke meanwhile (ARGS="--seconds 60 --seed 7").
+soak: $(READY)  ## Let three processes share a Redis that fails in every way, and revoke meanwhile; 10 GiB through the proxy (ARGS="--seconds 60 --seed 7").
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
 	@$(BIN)/python -m pytest tests/soak
 	@$(BIN)/python tests/soak/revocations.py $(ARGS)
 	@$(BIN)/python tests/soak/schedules.py $(ARGS)
+	@$(BIN)/python tests/soak/bulk.py
 
 .PHONY: bench
 bench: $(READY)  ## Measure, side by side with the peers, and print tables of ratios.

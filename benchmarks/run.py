@@ -25,6 +25,7 @@ NAMES = (
     "first_sight",
     "steps",
     "server",
+    "proxy",
     "memory",
     "import",
     "cache",

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+
+import websockets.asyncio.server as websockets
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
 
 PART = bytes(range(256)) * 1024  # 256 KiB
 
@@ -48,10 +53,24 @@ async def read(reader: asyncio.StreamReader, length: int, echo: asyncio.StreamWr
     return count
 
 
+async def echo(connection: ServerConnection) -> None:
+    """Serve a WebSocket; of HTTP it knows `GET /bytes/…`, to which it says that it is well."""
+    async for message in connection:
+        await connection.send(message)
+
+
+def answer(connection: ServerConnection, request: Request) -> Response | None:
+    return connection.respond(200, "x") if request.path.startswith("/bytes/") else None
+
+
 async def main() -> None:
-    """Serve until told to stop."""
+    """Serve until told to stop: with the argument `websockets` those, else HTTP."""
+    if sys.argv[1:] == ["websockets"]:
+        async with websockets.serve(echo, "127.0.0.1", 0, process_request=answer, compression=None) as sockets:
+            print(next(iter(sockets.sockets)).getsockname()[1], flush=True)  # noqa: T201  whoever started it reads it
+            await sockets.serve_forever()
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=len(PART))
-    print(server.sockets[0].getsockname()[1], flush=True)
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  whoever started it reads it
     await server.serve_forever()
 
 

@@ -18,7 +18,6 @@ from oidc_middleware.testing import FakeIssuer
 from bulk_app import PART
 from serve_kit import environment
 
-
 MIB = 1 << 20
 SECONDS = 60
 APP = Path(__file__).with_name("bulk_app.py")
@@ -113,11 +112,18 @@ def write(connection: socket.socket, length: int) -> None:
 @contextmanager
 def standing(*options: str) -> Iterator[Stand]:
     """Run it all; `options` are those of the command."""
+    with standing_before("http", *options) as stand:
+        yield stand
+
+
+@contextmanager
+def standing_before(kind: str, *options: str) -> Iterator[Stand]:
+    """Run it all before an app with HTTP, or with WebSockets."""
     with ExitStack() as stack:
         issuer = stack.enter_context(
             FakeIssuer(audience="https://app.example", algorithms=("ES256",)).serve_in_thread()
         )
-        app = _started(stack, [sys.executable, str(APP)], os.environ.copy())
+        app = _started(stack, [sys.executable, str(APP), kind], os.environ.copy())
         assert app.stdout is not None
         upstream = f"http://127.0.0.1:{int(app.stdout.readline())}"
         command = [sys.executable, "-m", "oidc_middleware.cli", "proxy", "--port=0", f"--upstream={upstream}", *options]

@@ -38,7 +38,7 @@ def started(settings: Mapping[str, str], *options: str) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline() + process.stdout.readline()
     finally:
-        end(process)  # type: ignore[arg-type]
+        end(process)
         process.communicate()
 
 

@@ -3,9 +3,9 @@
     python examples/reverse_proxy/app.py           # both, and an issuer, until Ctrl-C, with curl lines to try
     python examples/reverse_proxy/app.py --check   # tries the lines itself: 0 all went as it must, 1 something did not
 
-With an issuer of your own it is `OIDC_ISSUER=https://... OIDC_AUDIENCE=https://... uvicorn examples.reverse_proxy.app:app
---no-proxy-headers --no-server-header --no-date-header`, or without any code `oidc-middleware proxy --upstream
-http://127.0.0.1:9000`.
+With an issuer of your own: `OIDC_ISSUER=https://... OIDC_AUDIENCE=https://... uvicorn --no-proxy-headers
+--no-server-header --no-date-header examples.reverse_proxy.app:app`, or without any code `oidc-middleware proxy
+--upstream http://127.0.0.1:9000`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ app = before(os.environ.get("UPSTREAM", "http://127.0.0.1:9000"))
 
 
 class Greeting(BaseHTTPRequestHandler):
+    """Greet whoever the header names."""
+
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:

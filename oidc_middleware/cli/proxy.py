@@ -76,6 +76,6 @@ def _tell(settings: Settings, proxy: ReverseProxy, address: str) -> None:
     for network in settings.trusted_proxies:
         if network.prefixlen == 0:
             _logger.warning(
-                "trusted_proxies has %s, so everybody is believed where a request comes from. Name the proxy's address.",
+                "trusted_proxies has %s: everybody is believed where a request comes from. Name the proxy's address.",
                 network,
             )
