@@ -16,7 +16,7 @@ from oidc_middleware.core.identity_headers import folded
 from oidc_middleware.core.known import Known
 from oidc_middleware.errors import ConfigError, OIDCError, TokenError
 from oidc_middleware.proxy.cookies import OwnCookies
-from oidc_middleware.proxy.outgoing import Rewriting, outgoing
+from oidc_middleware.proxy.outgoing import Rewriting, identity_of, outgoing
 from oidc_middleware.proxy.pool import Pool
 from oidc_middleware.proxy.relay import Relay
 from oidc_middleware.proxy.socket import Socket
@@ -158,7 +158,7 @@ class ReverseProxy:
             base_url=settings.base_url if settings is not None else None,
             pass_access_token=self._passes_access_token(settings),
             pass_host=self._pass_host,
-            claim_headers=self._claim_headers,
+            identity=identity_of(self._claim_headers),
             ends_here=self._ends_here,
         )
 

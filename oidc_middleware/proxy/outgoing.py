@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, Final
 
 from oidc_middleware.core.identity_headers import Headers
 from oidc_middleware.core.identity_values import claim_header, identity_headers
 from oidc_middleware.core.known import Known
+from oidc_middleware.core.principal import Principal
 from oidc_middleware.errors import InvalidRequest
 from oidc_middleware.proxy import fields
 from oidc_middleware.proxy.cookies import OwnCookies
@@ -18,6 +21,12 @@ from oidc_middleware.proxy.upstream import Upstream
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _LONGEST_LENGTH: Final = 18
 """Digits: an exabyte."""
+
+
+_KEPT_IDENTITIES: Final = 1024
+
+Identity = Callable[[Principal, str | None], Headers]
+"""Makes the headers that say who it is; `access_token` is among them if it is given."""
 
 
 class Body(Enum):
@@ -51,8 +60,8 @@ class Outgoing:
 class Rewriting:
     """What is done to the fields of requests and responses; the settings are those of `ReverseProxy` and the door.
 
-    `claim_headers` are pairs of a header's name and the claim in it, `ends_here` the names, folded, that clients cannot
-    send on besides those that they never can.
+    `identity` makes the headers that say who it is (see `identity_of`), `ends_here` are the names, folded, that clients
+    cannot send on besides those that they never can.
     """
 
     upstream: Upstream
@@ -61,7 +70,7 @@ class Rewriting:
     base_url: str | None
     pass_access_token: bool
     pass_host: bool
-    claim_headers: tuple[tuple[bytes, str], ...]
+    identity: Identity
     ends_here: frozenset[bytes]
 
     def headers(self, scope: Any, access_token: str | None) -> Headers:
@@ -86,16 +95,26 @@ class Rewriting:
 
     def _identity(self, scope: Any, access_token: str | None) -> Headers:
         known = scope.get("auth")
-        if not isinstance(known, Known):
-            return []
-        claims = known.principal.claims
-        chosen = ((name, claim_header(claims, claim)) for name, claim in self.claim_headers)
-        return [*identity_headers(known.principal, access_token), *((name, value) for name, value in chosen if value)]
+        return self.identity(known.principal, access_token) if isinstance(known, Known) else []
 
     def _without_cookies(self, headers: Headers) -> Headers:
         without = self.cookies.without
         found = ((name, without(value) if name == b"cookie" else value) for name, value in headers)
         return [(name, value) for name, value in found if value or name != b"cookie"]
+
+
+def identity_of(claim_headers: tuple[tuple[bytes, str], ...]) -> Identity:
+    """Return what makes the headers of an identity, and those of `claim_headers`: pairs of a name and a claim.
+
+    It keeps those of the identities that were here last, for most come back with the next request.
+    """
+
+    @lru_cache(_KEPT_IDENTITIES)
+    def identity(principal: Principal, access_token: str | None) -> Headers:
+        chosen = ((name, claim_header(principal.claims, claim)) for name, claim in claim_headers)
+        return [*identity_headers(principal, access_token), *((name, value) for name, value in chosen if value)]
+
+    return identity
 
 
 def outgoing(scope: Any, target: bytes, headers: Headers) -> Outgoing:
