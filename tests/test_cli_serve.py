@@ -67,6 +67,12 @@ def test_it_says_where_it_listens_and_whom_it_believes() -> None:
         )
 
 
+def test_it_says_where_browsers_log_in() -> None:
+    login = {"login": "true", "base_url": "https://app.example.com", "client_id": "app", "client_secret": "x" * 20}
+    with started(SETTINGS | login) as (_, said):
+        assert "; login at https://app.example.com; " in said
+
+
 def test_it_warns_that_nobody_is_believed() -> None:
     with started(SETTINGS) as (process, said):
         assert "proxies that are believed: none" in said

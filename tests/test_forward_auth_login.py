@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
+from issuer_login_kit import Page
 
 from oidc_middleware.testing import FakeIssuer, faults
 
@@ -182,3 +184,93 @@ async def test_no_path_leads_back_to_another_host(door: Callable[..., Door], pat
     """It is refused before anybody is sent anywhere."""
     answer = await ask(door(), uri(path) + NAVIGATION)
     assert (answer.status, "location" in answer.headers) == (400, False)
+
+
+# With a session
+
+
+def cookies_of(answer: Answer) -> str:
+    """Return the cookies that an answer sets, as a browser sends them."""
+    (start,) = [message for message in answer.messages if message["type"].endswith("response.start")]
+    given = [value.decode().split(";")[0] for name, value in start["headers"] if name == b"set-cookie"]
+    return "; ".join(pair for pair in given if not pair.endswith("="))
+
+
+async def log_in(asked: Door, issuer: FakeIssuer) -> Headers:
+    """Log in through the door, and return the header that brings the session."""
+    sent = await ask(asked, uri("/orders?a=b") + NAVIGATION)
+    async with httpx2.AsyncClient(transport=issuer.transport()) as browser:
+        page = Page((await browser.get(sent.headers["location"])).text)
+        signed = await browser.post(page.action, data={**page.hidden, "username": "alice", "decision": "allow"})
+    where = urlsplit(signed.headers["location"])
+    cookie = [(b"cookie", cookies_of(sent).encode()), *NAVIGATION]
+    back = await asked.ask(where.path, query=where.query.encode(), headers=cookie, client=PROXY)
+    assert (back.status, back.headers["location"]) == (302, "/orders?a=b")
+    return [(b"cookie", cookies_of(back).encode())]
+
+
+SAME, SITE, CROSS = ([(b"sec-fetch-site", site)] for site in (b"same-origin", b"same-site", b"cross-site"))
+ORIGIN, FOREIGN = [(b"origin", BASE.encode())], [(b"origin", b"https://evil.example")]
+
+
+async def test_a_session_is_asked_what_a_session_is_asked_at_the_door_of_an_app(
+    door: Callable[..., Door], fake_issuer: FakeIssuer
+) -> None:
+    """Z-csrf-post, P-websocket-token: by the method and the headers of the client, whatever the proxy asks in."""
+    asked = door()
+    session = await log_in(asked, fake_issuer)
+    no_method = [(b"x-forwarded-uri", b"/orders")]
+    handshake = [*uri("/ws"), (b"sec-websocket-key", b"eA==")]
+    for headers, status in (
+        (uri("/orders"), 200),
+        (uri("/orders") + CROSS, 200),
+        (uri("/orders", "POST"), 200),  # no browser
+        (uri("/orders", "POST") + SAME, 200),
+        (uri("/orders", "POST") + ORIGIN, 200),
+        (uri("/orders", "POST") + CROSS, 403),
+        (uri("/orders", "POST") + SITE, 403),
+        (uri("/orders", "POST") + FOREIGN, 403),
+        (uri("/orders", "post") + FOREIGN, 403),
+        (no_method + CROSS, 403),
+        (no_method + SAME, 200),
+        (handshake + ORIGIN, 200),
+        (handshake + FOREIGN, 403),
+        (handshake, 403),
+    ):
+        answer = await ask(asked, headers + session, b"")
+        assert (answer.status, answer.seen) == (status, None), headers
+        assert answer.headers.get("x-forwarded-user") == ("alice" if status == 200 else None)
+    await asked.oidc.stop()
+
+
+async def test_the_access_token_of_a_session_is_told_where_that_is_configured(
+    door: Callable[..., Door], fake_issuer: FakeIssuer
+) -> None:
+    asked = door(pass_access_token=True)
+    session = await log_in(asked, fake_issuer)
+    answer = await ask(asked, uri("/orders") + session)
+    token = answer.headers["x-auth-request-access-token"]
+    assert (await ask(door(), uri("/orders"), token=token)).headers["x-forwarded-user"] == "alice"
+    await asked.oidc.stop()
+
+
+async def test_a_token_goes_before_a_session(door: Callable[..., Door], fake_issuer: FakeIssuer) -> None:
+    asked = door()
+    session = await log_in(asked, fake_issuer)
+    answer = await ask(asked, uri("/orders", "POST") + CROSS + session, token=fake_issuer.token("bob"))
+    assert (answer.status, answer.headers["x-forwarded-user"]) == (200, "bob")
+    assert (await ask(asked, uri("/orders") + session, token="a.b.c")).status == 401
+    await asked.oidc.stop()
+
+
+async def test_who_is_signed_out_everywhere_is_known_no_more(
+    door: Callable[..., Door], fake_issuer: FakeIssuer
+) -> None:
+    asked = door()
+    session = await log_in(asked, fake_issuer)
+    await asked.oidc.revoke.subject("alice")
+    assert (await ask(asked, uri("/orders") + session)).status == 401
+    assert (await ask(asked, uri("/orders") + session + NAVIGATION)).status == 302
+    answer = await ask(asked, uri("/hello") + session)
+    assert (answer.status, answer.headers["x-forwarded-user"]) == (200, "")
+    await asked.oidc.stop()

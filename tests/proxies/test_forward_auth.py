@@ -251,6 +251,22 @@ def test_no_header_of_a_client_makes_another_request_of_its_own(
     assert app.requests == before
 
 
+def test_a_client_that_has_headers_taken_out_on_the_way_gets_no_further(
+    proxy: Proxy, issuer: FakeIssuer, app: App
+) -> None:
+    """Whoever names a header in Connection has it taken out by some: what is not told counts as it is worst."""
+    before = app.requests
+    taken_out = (
+        "Connection: close, X-Forwarded-Method, X-Forwarded-Uri, X-Original-Method, X-Original-URI, X-Forwarded-Host"
+    )
+    lines = [taken_out, f"Authorization: {bearer(issuer)['Authorization']}", "Content-Length: 0"]
+    status, answer = proxy.raw(
+        "\r\n".join(["POST /orders/1 HTTP/1.1", f"Host: 127.0.0.1:{proxy.port}", *lines, "", ""])
+    )
+    assert status in {400, 403}, answer
+    assert app.requests == before
+
+
 # Browsers and WebSockets
 
 

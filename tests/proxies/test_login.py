@@ -153,6 +153,16 @@ def test_who_may_not_see_a_page_is_told_so_and_not_sent_round_in_circles(browser
     assert app.requests == before
 
 
+def test_who_signs_out_is_known_no_more(browser: httpx2.Client) -> None:
+    log_in(browser, "/feed")
+    kept = dict(browser.cookies)
+    assert browser.post("/oauth2/sign_out", headers=SAME).status_code in {200, 302, 303}
+    assert browser.get("/feed").status_code == 401
+    browser.cookies.update(kept)  # G-after: an old cookie
+    assert browser.get("/feed").status_code == 401
+    assert browser.get("/feed", headers=NAVIGATION).status_code == 302
+
+
 def test_two_cookies_of_the_name_are_refused(browser: httpx2.Client) -> None:
     """Z-toss."""
     log_in(browser, "/feed")
