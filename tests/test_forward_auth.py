@@ -205,6 +205,7 @@ def test_what_is_told_in_two_ways_is_refused(service: Ask, served_issuer: FakeIs
 
 def test_the_endpoint_itself_is_written_as_it_is(service: Ask) -> None:
     assert service(path="/oauth2/%61uth/health").status == 400
+    assert service({"X-Forwarded-Uri": "/health"}, path="/oauth2/%61uth").status == 400
     assert service(path="/oauth2/auth/health").status == 200
 
 

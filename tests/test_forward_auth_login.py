@@ -10,7 +10,8 @@ import httpx2
 import pytest
 from issuer_login_kit import Page
 
-from oidc_middleware.testing import FakeIssuer, faults
+from oidc_middleware import Issuer
+from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
 from abuse.door import Answer, Door, Headers, is_503
 
@@ -162,6 +163,19 @@ async def test_a_bad_token_is_401_even_of_a_page(door: Callable[..., Door]) -> N
 async def test_without_a_login_there_is_nowhere_to_go(fake_issuer: FakeIssuer) -> None:
     asked = Door.of(fake_issuer, forward_auth=True, trusted_proxies=["10.0.0.0/8"])
     assert refused(await ask(asked, uri("/orders") + NAVIGATION))
+
+
+async def test_where_there_are_several_issuers_a_browser_gets_to_choose(
+    fake_issuer_factory: Callable[..., FakeIssuer],
+) -> None:
+    one, two = (fake_issuer_factory(f"https://{name}.example") for name in ("one", "two"))
+    shared = {"client_id": "web", "client_secret": "of-this-client-alone"}
+    issuers = [Issuer(issuer=each.url, audience=each.audience, **shared) for each in (one, two)]
+    settings = {name: value for name, value in SETTINGS.items() if name not in shared}
+    assert isinstance(one.clock, ManualClock)
+    asked = Door(b"", transport=one.transport(two), clock=one.clock, issuers=issuers, **settings)
+    answer = await ask(asked, uri("/orders?a=b") + NAVIGATION)
+    assert (answer.status, answer.headers["location"]) == (302, f"{BASE}/oauth2/start?rd=%2Forders%3Fa%3Db")
 
 
 async def test_a_client_hears_400_of_nginx_where_the_answer_is_its_own(door: Callable[..., Door]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx2
@@ -265,6 +266,15 @@ def test_a_client_that_has_headers_taken_out_on_the_way_gets_no_further(
     )
     assert status in {400, 403}, answer
     assert app.requests == before
+
+
+@pytest.mark.parametrize("path", ["/oauth2/auth", "/oauth2/auth/feed", "/oauth2/%61uth", "/oauth2/x/../auth"])
+def test_a_client_cannot_ask_itself(proxy: Proxy, issuer: FakeIssuer, path: str) -> None:
+    """The answer has what is for the app: with a session, an access token that no script of the page may read."""
+    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{proxy.port}\r\nConnection: close\r\n"
+    more = f"X-Forwarded-Uri: /feed\r\nAuthorization: {bearer(issuer)['Authorization']}\r\n\r\n"
+    _, answer = proxy.raw(head + more)
+    assert not re.search(r"^x-(forwarded|auth-request)-", answer.partition("\r\n\r\n")[0], re.IGNORECASE | re.MULTILINE)
 
 
 # Browsers and WebSockets

@@ -53,6 +53,7 @@ class _Question:
         self.scope = scope
         self.oidc = OIDC.from_scope(scope)
         self.settings = settings_of(scope)
+        self.below: bytes | None = None
         self.forwarded: Forwarded | None = None
         self.asked: Scope = scope
         self.decision = _NOT_DECIDED
@@ -60,7 +61,8 @@ class _Question:
     async def answer(self) -> Response:
         """Return the answer to whoever asks: it passes, or what its client hears."""
         try:
-            self.forwarded = _forwarded(self.scope, self.settings)
+            self.below = _below(self.scope, self.settings)
+            self.forwarded = _forwarded(self.scope, self.settings, self.below)
             self.asked = _asked(self.scope, self.forwarded)
             self.decision = self.settings.policy.decide_forwarded(self.forwarded)
             known = await self._identify()
@@ -106,7 +108,7 @@ class _Question:
 
     async def _refuse(self, error: OIDCError) -> Response:
         """Return the way to the login where that leads a person on, else the refusal."""
-        is_final = _is_final(self.scope, self.settings)
+        is_final = _is_final(self.scope, self.below)
         forwarded = self.forwarded
         if is_final and forwarded is not None and _is_at(forwarded, self.settings.base_url):
             try:
@@ -121,35 +123,30 @@ class _Question:
         return response
 
 
-def _forwarded(scope: Scope, settings: Settings) -> Forwarded | None:
-    """Return the request that is asked about, None where nobody tells who is believed."""
-    client = scope.get("client")
-    if not comes_from(settings.trusted_proxies, client[0] if client else None):
-        return None
-    return read(scope["headers"], below=_below(scope, settings), method=scope.get("method", "GET"))
-
-
 def _below(scope: Scope, settings: Settings) -> bytes | None:
     """Return what follows the endpoint in the path, as on the wire and with the query, None where nothing does.
 
     Raises:
-        InvalidRequest: the way to the endpoint itself is written with escapes, which no proxy does.
+        InvalidRequest: the way to the endpoint itself is written with escapes, which no proxy does: a client may, to
+            get at it past a route that keeps it from clients.
     """
-    if not _is_below(scope, settings):
-        return None
     path: str = scope["path"]
     root = path.removesuffix(route_path(path, scope.get("root_path", "")))  # empty where the server leaves it out
-    ours = f"{root}{settings.prefix}/{NAME}"
-    raw: bytes = scope.get("raw_path") or quote(path, safe="/%").encode()
-    wire = ours.encode()
-    if not raw.startswith(wire + b"/"):
+    ours = quote(f"{root}{settings.prefix}/{NAME}").encode()
+    raw: bytes = (scope.get("raw_path") or quote(path, safe="/%").encode()).partition(b"?")[0]
+    if not raw.startswith(ours):
         raise InvalidRequest("the path of the endpoint is not written as it is")
+    rest = raw[len(ours) :]
     query: bytes = scope.get("query_string", b"")
-    return raw[len(wire) :].partition(b"?")[0] + (b"?" + query if query else b"")
+    return rest + (b"?" + query if query else b"") if rest else None
 
 
-def _is_below(scope: Scope, settings: Settings) -> bool:
-    return route_path(scope["path"], scope.get("root_path", "")) != f"{settings.prefix}/{NAME}"
+def _forwarded(scope: Scope, settings: Settings, below: bytes | None) -> Forwarded | None:
+    """Return the request that is asked about, None where nobody tells who is believed."""
+    client = scope.get("client")
+    if not comes_from(settings.trusted_proxies, client[0] if client else None):
+        return None
+    return read(scope["headers"], below=below, method=scope.get("method", "GET"))
 
 
 def _asked(scope: Scope, forwarded: Forwarded | None) -> dict[str, Any]:
@@ -178,12 +175,12 @@ def _identity(known: Known | None, token: str | None) -> Headers:
     return list((_NOTHING_TOLD | dict(headers)).items())
 
 
-def _is_final(scope: Scope, settings: Settings) -> bool:
+def _is_final(scope: Scope, below: bytes | None) -> bool:
     """Tell whether the client gets the answer as it is: whoever asks says so, for nginx makes a 500 of a redirect.
 
     Envoy says it in a header: what it appends to the path has the client's query.
     """
-    if _is_below(scope, settings):
+    if below is not None:
         return (b"x-forward-auth-redirect", b"1") in map(tuple, scope["headers"])
     return b"redirect=1" in scope.get("query_string", b"").split(b"&")
 
