@@ -169,7 +169,7 @@ async def test_where_there_are_several_issuers_a_browser_gets_to_choose(
     fake_issuer_factory: Callable[..., FakeIssuer],
 ) -> None:
     one, two = (fake_issuer_factory(f"https://{name}.example") for name in ("one", "two"))
-    shared = {"client_id": "web", "client_secret": "of-this-client-alone"}
+    shared: dict[str, Any] = {"client_id": "web", "client_secret": "of-this-client-alone"}
     issuers = [Issuer(issuer=each.url, audience=each.audience, **shared) for each in (one, two)]
     settings = {name: value for name, value in SETTINGS.items() if name not in shared}
     assert isinstance(one.clock, ManualClock)
