@@ -7,21 +7,21 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from oidc_middleware.fastapi import OIDCAuth
 
+from .browsing import WAIT_MILLISECONDS, browsing
 from .service import REDIRECT_PATH, app_with_swagger_ui
+from conformance.logins import Fleet, fleet
 from conformance.node import find_node, install
 from conformance.service import Served, listen, serving
 from conformance.stranger import AUDIENCE, Stranger, resource_uri
 
 HERE = Path(__file__).parent
 ASSETS = HERE / "node_modules" / "swagger-ui-dist"
-WAIT_MILLISECONDS = 30_000
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -31,6 +31,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# People's browsers put pages aside when one leaves them, and show them again as they were.
+UNUSUAL = ["--disable-back-forward-cache"]
 
 
 def find_chromium() -> str:
@@ -58,11 +60,16 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="session")
-def provider(listener: socket.socket) -> Iterator[Stranger]:
-    """Return the provider, which knows Swagger UI as a public client."""
+def node_installed() -> None:
+    """Install what the lock files pin: the provider, and Swagger UI."""
     npm = find_node().npm
     install(npm)
     install(npm, HERE)
+
+
+@pytest.fixture(scope="session")
+def provider(node_installed: None, listener: socket.socket) -> Iterator[Stranger]:
+    """Return the provider, which knows Swagger UI as a public client."""
     with Stranger(redirect_uri=f"http://127.0.0.1:{listener.getsockname()[1]}{REDIRECT_PATH}") as stranger:
         yield stranger
 
@@ -80,16 +87,31 @@ def service(provider: Stranger, listener: socket.socket) -> Iterator[Served]:
 def chromium() -> Iterator[Browser]:
     """Return the browser of this machine."""
     path = find_chromium()
+    expect.set_options(timeout=WAIT_MILLISECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=path, headless=True, args=FLAGS, ignore_default_args=UNUSUAL
+        )
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def page(chromium: Browser, service: Served) -> Iterator[Page]:
-    """Return a page of a profile that nobody used before. It reaches this machine only: a login page wants fonts."""
-    with chromium.new_context(base_url=f"http://127.0.0.1:{service.port}") as context:
-        context.set_default_timeout(WAIT_MILLISECONDS)
-        context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", lambda route: route.abort())
+    """Return a page in the service's Swagger UI."""
+    with browsing(chromium, base_url=f"http://127.0.0.1:{service.port}") as context:
         yield context.new_page()
+
+
+@pytest.fixture
+def app(node_installed: None, patient_tiers: None) -> Iterator[Fleet]:
+    """Return three nodes of the app."""
+    with fleet() as found:
+        yield found
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    """Return a profile that nobody used before."""
+    with browsing(chromium) as found:
+        yield found

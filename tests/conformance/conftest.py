@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from . import glewlwyd
+from .logins import Fleet, fleet
 from .node import find_node, install
+from .person import Person
 from .service import Served, protected_app, serving
 from .stranger import Stranger
 
@@ -63,3 +66,33 @@ def shared_service(stranger: Stranger) -> Iterator[Served]:
     """Return the protected app with the usual settings, in front of the shared provider."""
     with serving(protected_app(issuer=stranger.issuer)) as served:
         yield served
+
+
+@pytest.fixture
+def app(provider_installed: None, patient_tiers: None) -> Iterator[Fleet]:
+    """Return three nodes."""
+    with fleet() as found:
+        yield found
+
+
+@pytest.fixture
+def keyed_app(provider_installed: None, patient_tiers: None, tmp_path: Path) -> Iterator[Fleet]:
+    """Return a node whose client has a key instead of a secret."""
+    key = tmp_path / "client.pem"
+    client = {"client_id": "app-keyed", "client_secret": None, "client_auth_method": "private_key_jwt"}
+    with fleet(size=1, client_key=key, client_key_file=str(key), **client) as found:
+        yield found
+
+
+@pytest.fixture
+def alice() -> Iterator[Person]:
+    """Return somebody with a browser that nobody used before."""
+    with Person("alice") as person:
+        yield person
+
+
+@pytest.fixture
+def bob() -> Iterator[Person]:
+    """Return somebody else."""
+    with Person("bob") as person:
+        yield person

@@ -1,13 +1,14 @@
 // The certified OpenID provider that the conformance tests talk to: npm's oidc-provider on a loopback port.
 //
-//   node provider.mjs [--port N] [--generation NAME] [--redirect-uri URI]
+//   node provider.mjs [--port N] [--generation NAME] [--redirect-uri URI] [--app URL]...
 //
 // One line on standard output, `{"port": N}`, says that it is ready. It ends when its standard input does, so it never
 // outlives the test that started it. What lies under /__control/ steers it and is no part of OpenID:
 //
-//   GET  /__control/client-key  the private key of the client `api-keyed`
+//   GET  /__control/client-key  the private key of the clients `api-keyed` and `app-keyed`
 //   GET  /__control/requests  requests seen since the start, by path
 //   POST /__control/keys      {"generations": ["new", "old"]}: publish these keys, sign with the first
+//   POST /__control/lives     {"AccessToken": 2}: seconds that tokens without a resource live from now on
 //   POST /__control/faults    {"/jwks": {"delay": 300, "status": 500}}: replaces all faults (delay in ms)
 
 import { createSecretKey, generateKeyPair, randomBytes, randomUUID } from 'node:crypto';
@@ -22,6 +23,7 @@ const { values: options } = parseArgs({
     port: { type: 'string', default: '0' },
     generation: { type: 'string', default: 'first' }, // of the keys that it starts with
     'redirect-uri': { type: 'string' }, // of the public client `swagger`, which is there with it
+    app: { type: 'string', multiple: true, default: [] }, // where the clients `app` and `app-keyed` are, which log people in
   },
 });
 
@@ -97,6 +99,23 @@ if (options['redirect-uri']) {
     client_id: 'swagger', token_endpoint_auth_method: 'none', grant_types: ['authorization_code'],
     redirect_uris: [options['redirect-uri']],
   });
+}
+
+if (options.app.length > 0) {
+  const app = {
+    grant_types: ['authorization_code', 'refresh_token'],
+    redirect_uris: options.app.map((url) => `${url}/oauth2/callback`),
+    post_logout_redirect_uris: options.app.map((url) => `${url}/oauth2/signed_out`),
+    backchannel_logout_uri: `${options.app[0]}/oauth2/backchannel-logout`,
+    backchannel_logout_session_required: true,
+  };
+  CLIENTS.push(
+    { ...app, client_id: 'app', client_secret: 'app-secret' },
+    {
+      ...app, client_id: 'app-keyed', token_endpoint_auth_method: 'private_key_jwt',
+      jwks: { keys: [{ ...clientKey.publicKey.export({ format: 'jwk' }), kid: 'c1', use: 'sig' }] },
+    },
+  );
 }
 
 // The bundled store forgets what exceeds 1000 entries; this one forgets only what has expired.
@@ -178,12 +197,20 @@ async function makeProvider(issuer, names) {
     cookies: { keys: ['conformance'] },
     clientBasedCORS: (ctx, origin, client) => client.clientId === 'swagger', // it redeems its code from a page
     scopes: ['openid', 'offline_access', ...SCOPES.split(' ')],
-    claims: { openid: ['sub'], roles: ['roles'] },
+    claims: { openid: ['sub'], roles: ['roles'], email: ['email', 'email_verified'], profile: ['name'] },
     pkce: { required: () => true },
     rotateRefreshToken: true,
-    findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+    issueRefreshToken: (ctx, client, code) => client.grantTypeAllowed('refresh_token')
+      && (client.clientId.startsWith('app') || code.scopes.has('offline_access')),
+    findAccount: (ctx, id) => ({
+      accountId: id,
+      claims: () => ({ sub: id, name: `The real ${id}`, email: `${id}@example.com`, email_verified: true }),
+    }),
+    // Without its own dispatcher, which refuses to deliver anything to this machine.
+    fetch: (url, { dispatcher, ...rest }) => globalThis.fetch(url, rest),
     extraTokenClaims: (ctx, token) => (token.accountId ? { realm_access: { roles: [`role-of-${token.accountId}`] } } : undefined),
     features: {
+      backchannelLogout: { enabled: true },
       clientCredentials: { enabled: true },
       dPoP: { enabled: true },
       introspection: { enabled: true },
@@ -196,13 +223,14 @@ async function makeProvider(issuer, names) {
       },
     },
     ttl: {
-      AccessToken: (ctx, token) => token.resourceServer?.accessTokenTTL ?? 300,
+      AccessToken: (ctx, token) => token.resourceServer?.accessTokenTTL ?? lives.AccessToken ?? 300,
       ClientCredentials: (ctx, token) => token.resourceServer?.accessTokenTTL ?? 300,
       IdToken: 300, RefreshToken: 3600, Session: 3600, Grant: 3600, Interaction: 600, AuthorizationCode: 60,
     },
   });
 }
 
+let lives = {};
 const requests = {};
 let faults = {};
 let provider;
@@ -226,6 +254,10 @@ const CONTROLS = {
     // A fresh instance over the same store: sessions and grants live on, as they do when a provider rotates.
     provider = (await makeProvider(issuer, names)).callback();
     return { signing: names[0] };
+  },
+  'POST /__control/lives': async (wanted) => {
+    lives = wanted;
+    return lives;
   },
   'POST /__control/faults': async (wanted) => {
     faults = wanted;

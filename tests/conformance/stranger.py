@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -32,14 +32,18 @@ class Stranger:
     """`oidc-provider` on a loopback port.
 
     `resource` names the kind of access token, as the table in `provider.mjs` lists them: `rs256`, `opaque`, `short` ...
+    People log in at `apps`, the addresses of apps whose client is `app` or `app-keyed`; the first is told of logouts.
     """
 
-    def __init__(self, port: int = 0, generation: str = "first", redirect_uri: str | None = None) -> None:
+    def __init__(
+        self, port: int = 0, generation: str = "first", redirect_uri: str | None = None, apps: Sequence[str] = ()
+    ) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(
             [
                 *(*find_node().node, str(HERE / "provider.mjs"), "--port", str(port), "--generation", generation),
                 *(() if redirect_uri is None else ("--redirect-uri", redirect_uri)),
+                *(word for url in apps for word in ("--app", url)),
             ],
             cwd=HERE,
             stdin=subprocess.PIPE,
@@ -184,7 +188,7 @@ class Stranger:
     # What only a test may do.
 
     def client_key(self) -> str:
-        """Return the private key of the client `api-keyed` in PEM."""
+        """Return the private key of the clients `api-keyed` and `app-keyed` in PEM."""
         return str(self._json(self._http.get("/__control/client-key"))["pem"])
 
     def publish(self, *generations: str) -> None:
@@ -196,6 +200,10 @@ class Stranger:
         self._json(
             self._http.post("/__control/faults", json={f"/{path}": fault for path, fault in by_endpoint.items()})
         )
+
+    def lives(self, **seconds: float) -> None:
+        """Let tokens without a resource live so long from now on: `AccessToken=2`; none means as usual."""
+        self._json(self._http.post("/__control/lives", json=seconds))
 
     def requests(self) -> Counter[str]:
         """Return how many requests each path has seen."""
