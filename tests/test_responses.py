@@ -220,7 +220,7 @@ def test_the_page_is_self_contained_and_locked() -> None:
     )
     assert response.headers["referrer-policy"] == "no-referrer"
     assert "<title>403 Forbidden</title>" in page
-    assert "<p>The access token does not permit this request.</p>" in page
+    assert "<p>Your account does not permit this.</p>" in page
     assert "http" not in page
 
 

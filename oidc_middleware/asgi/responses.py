@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Iterable
-from hashlib import sha256
-from html import escape
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from oidc_middleware.asgi.pages import page
 from oidc_middleware.core.accept import prefers_html
 from oidc_middleware.core.challenge import challenge
-from oidc_middleware.errors import MissingToken, OIDCError, UpstreamError
+from oidc_middleware.errors import InsufficientScope, MissingToken, OIDCError, UpstreamError
 
-_STYLE = (
-    ":root{color-scheme:light dark}"
-    "body{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto 0;padding:0 1.5rem}"
-    "h1{font-size:1.5rem;margin:0 0 .5rem}"
+# Somebody in front of a browser has an account, and knows of no token.
+_FOR_PEOPLE: Final[Mapping[type[OIDCError], str]] = MappingProxyType(
+    {InsufficientScope: "Your account does not permit this."}
 )
-_PAGE = (
-    '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-    "<title>{title}</title>\n<style>" + _STYLE.replace("{", "{{").replace("}", "}}") + "</style>\n"
-    "<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
-)
-_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
-_PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-}
 
 
 def error_response(
@@ -50,8 +35,7 @@ def error_response(
     """
     if prefers_html(headers):
         title = f"{error.status} {HTTPStatus(error.status).phrase}"
-        page = _PAGE.format(title=escape(title), text=escape(type(error).public))
-        response = Response(page, media_type="text/html", headers=_PAGE_HEADERS)
+        response = page(title, [_FOR_PEOPLE.get(type(error), type(error).public)])
     else:
         body = {"error": _code(error), "error_description": type(error).public}
         response = Response(msgspec.json.encode(body), media_type="application/json")
