@@ -728,7 +728,7 @@ async def test_z_mixup_and_the_choice(clock: ManualClock) -> None:
         choice = await browser.start("/a?b=c")
         assert (choice.status_code, "set-cookie" in choice.headers) == (200, False)
         assert "/oauth2/start?rd=%2Fa%3Fb%3Dc&amp;issuer=https%3A%2F%2Ftwo.example" in choice.text
-        assert ">one.example</a>" in choice.text
+        assert ">Sign in at one.example</a>" in choice.text
 
         assert (await browser.log_in("/a", issuer=one.url)).headers["location"] == "/a"
         assert (await browser.log_in("/a", issuer=two.url)).headers["location"] == "/a"
