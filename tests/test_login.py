@@ -337,6 +337,7 @@ def _with_old_login(issuer: FakeIssuer) -> Any:
 async def test_a_login_ends_in_a_session_and_at_the_path(
     found: Service, browser: Browser, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """O-referer: neither code nor state is in an address that anybody gets to know after that."""
     caplog.set_level(logging.DEBUG, "oidc_middleware")
     back = await answer_to(browser)
     answer = await browser.get(back, headers={"user-agent": "Firefox"})

@@ -192,7 +192,7 @@ def _words(error: OIDCError, settings: Settings) -> tuple[str, list[str]]:
     if error.said:
         return "You are not signed in", ["The service where you sign in did not let you in. It says:"]
     return "You are not signed in", [
-        "The sign-in took too long, was finished before, or was begun in another browser.",
+        "The sign-in took too long, was finished before, was begun in another browser, or this one keeps no cookies.",
         "Nothing has happened. Start again from here.",
     ]
 
