@@ -13,12 +13,12 @@ from starlette.authentication import requires
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from oidc_middleware import OIDCMiddleware, Rule
+from oidc_middleware import Issuer, OIDCMiddleware, Rule
 from oidc_middleware.session.known import KnownSession
 from oidc_middleware.testing import FakeIssuer, ManualClock
 
 from abuse.door import Answer, Door, Headers
-from session_kit import BASE, FETCH, NAME, NAVIGATION, Browser, browser_of, door_of
+from session_kit import BASE, FETCH, NAME, NAVIGATION, Browser, at_issuer, browser_of, door_of
 
 pytestmark = pytest.mark.anyio
 
@@ -162,8 +162,6 @@ async def test_a_planted_value_of_the_right_shape_becomes_no_session(door: Door,
 
 
 async def _at_issuer(issuer: FakeIssuer, begun: Answer, subject: str) -> bytes:
-    from session_kit import at_issuer
-
     return (await at_issuer(issuer, begun.headers["location"], subject)).partition("?")[2].encode()
 
 
@@ -312,8 +310,6 @@ async def test_bad_tokens_are_no_reason_for_a_login(door: Door, fake_issuer: Fak
 async def test_several_issuers_are_chosen_from(
     fake_issuer: FakeIssuer, fake_issuer_factory: Callable[..., FakeIssuer], oidc_clock: ManualClock
 ) -> None:
-    from oidc_middleware import Issuer
-
     other = fake_issuer_factory(url="https://other.example", clock=oidc_clock)
     trusted = [
         Issuer(issuer=each.url, audience=each.audience, client_id="web", client_secret="s3cret")

@@ -17,6 +17,11 @@ FRONTCHANNEL: Final = "frontchannel-logout"
 ENDPOINTS: Final = (*START, CALLBACK, *SIGN_OUT, SIGNED_OUT, BACKCHANNEL, FRONTCHANNEL)
 """The endpoints of a login and of its end, open to everybody."""
 
+USERINFO: Final = "userinfo"
+SESSIONS: Final = "sessions"
+OWN: Final = (USERINFO, f"{SESSIONS}/*")
+"""The endpoints for whoever is logged in."""
+
 OF_SESSIONS: Final = (
     "base_url",
     "scope",

@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         if self.revoke_endpoint:
             names["revoke"] = None
         if self.login:
-            names |= dict.fromkeys(logins.ENDPOINTS)
+            names |= dict.fromkeys(logins.ENDPOINTS) | dict.fromkeys(logins.OWN, ())
         if self.forward_auth:
             names["auth/*"] = None  # Envoy appends the path that it asks about
         return names

@@ -10,6 +10,7 @@ resource_metadata   RFC 9728: the description of the API, at the host's well-kno
 login               a login begins, and the issuer's answer comes
 forward_auth        a proxy asks whether a request may pass, and whose it is
 sign_out            a user signs out, and comes back from the issuer; or the issuer says so through the browser
+own_sessions        who a user is, and the user's sessions
 backchannel_logout  an issuer says that a session, or all of a subject, is over
 ```
 """
@@ -25,6 +26,7 @@ from oidc_middleware.asgi.endpoints import (
     backchannel_logout,
     forward_auth,
     login,
+    own_sessions,
     resource_metadata,
     revocations,
     revoke,
@@ -32,7 +34,16 @@ from oidc_middleware.asgi.endpoints import (
     state,
 )
 from oidc_middleware.asgi.endpoints.endpoint import Endpoint
-from oidc_middleware.settings.logins import BACKCHANNEL, CALLBACK, FRONTCHANNEL, SIGN_OUT, SIGNED_OUT, START
+from oidc_middleware.settings.logins import (
+    BACKCHANNEL,
+    CALLBACK,
+    FRONTCHANNEL,
+    SESSIONS,
+    SIGN_OUT,
+    SIGNED_OUT,
+    START,
+    USERINFO,
+)
 
 ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
     {
@@ -45,6 +56,8 @@ ENDPOINTS: Mapping[str, ASGIApp] = MappingProxyType(
         "resource_metadata": Endpoint(GET=resource_metadata.describe, OPTIONS=resource_metadata.preflight),
         **dict.fromkeys(SIGN_OUT, Endpoint(GET=sign_out.sign_out, POST=sign_out.sign_out_by_form)),
         SIGNED_OUT: Endpoint(GET=sign_out.come_back),
+        USERINFO: Endpoint(GET=own_sessions.userinfo),
+        SESSIONS: Endpoint(GET=own_sessions.list_own, POST=own_sessions.end_own, DELETE=own_sessions.end_own),
         BACKCHANNEL: Endpoint(POST=backchannel_logout.backchannel_logout),
         FRONTCHANNEL: Endpoint(GET=sign_out.frontchannel_logout),
         "revocations": Endpoint(GET=revocations.list_page, POST=revocations.revoke),
