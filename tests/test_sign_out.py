@@ -203,6 +203,27 @@ async def test_a_form_of_ours_signs_out(browser: Browser, headers: dict[str, str
     assert not await is_signed_in(browser)
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"rd": "/bye"}'),
+        ("multipart/form-data; boundary=x", b"--x--"),
+        ("text/plain", b"rd=/bye"),
+    ],
+)
+async def test_whatever_a_script_of_ours_sends_signs_out(browser: Browser, kind: str, body: bytes) -> None:
+    answer = await browser.post(SIGN_OUT, content=body, headers=OURS | {"content-type": kind})
+
+    assert answer.status_code == 303
+    assert not await is_signed_in(browser)
+
+
+async def test_a_form_says_where_to(browser: Browser) -> None:
+    browser.cookies.clear()
+    assert (await browser.post(SIGN_OUT, data={"rd": "/bye"}, headers=OURS)).headers["location"] == "/bye"
+    assert (await browser.post(f"{SIGN_OUT}?rd=/bye", headers=OURS)).headers["location"] == "/bye"
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS"])
 async def test_other_methods_are_none(browser: Browser, method: str) -> None:
     answer = await browser.request(method, SIGN_OUT)
@@ -238,6 +259,15 @@ async def test_all_cookies_of_ours_are_cleared(browser: Browser) -> None:
 
     attributes = "=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure"
     assert answer.headers.get_list("set-cookie") == ["__Host-oidc_session" + attributes, flow + attributes]
+
+
+async def test_on_the_machine_itself_cookies_have_no_prefix(fake_issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
+    """G-clear: over http to loopback, where neither `__Host-` nor Secure works."""
+    settings = {"base_url": "http://localhost:8000"}
+    async with service(fake_issuer, clock=oidc_clock, **settings) as oidc, Browser(fake_issuer, oidc) as browser:
+        answer = await browser.get(SIGN_OUT, headers=NAVIGATION | {"cookie": "oidc_session=x"})
+
+        assert answer.headers.get_list("set-cookie") == ["oidc_session=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"]
 
 
 async def test_without_a_session_there_is_nothing_to_end(browser: Browser, fake_issuer: FakeIssuer) -> None:
@@ -276,6 +306,26 @@ async def test_two_session_cookies_are_none(browser: Browser) -> None:
 
     assert answer.status_code == 400
     assert await is_signed_in(browser)
+
+
+async def test_nothing_of_it_is_in_the_log(
+    browser: Browser, fake_issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No cookie, token, sid or state."""
+    caplog.set_level("DEBUG")
+    (refresh_token,) = fake_issuer.grants.refresh
+    secrets = [browser.session_cookie, refresh_token, sid_of(fake_issuer)]
+    fake_issuer.fault("revoke", faults.status(500))
+    there = await browser.go(SIGN_OUT)
+    secrets += [query_of(there)["state"], query_of(there)["id_token_hint"]]
+    await browser.go((await browser.go(there.headers["location"])).headers["location"])
+    for token in (fake_issuer.logout_token("alice", client_id="web"), fake_issuer.logout_token("bob", client_id="x")):
+        secrets.append(token)
+        await browser.post("/oauth2/backchannel-logout", data={"logout_token": token})
+
+    assert "/oauth2/backchannel-logout" in caplog.text
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("oidc_middleware"))
+    assert [secret for secret in secrets if secret in ours] == []
 
 
 # ----------------------------------------------------------------------------------------------------------- the issuer

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from oidc_middleware.asgi.endpoints.bodies import BadRequest, read_form, read_query
+from oidc_middleware.asgi.endpoints.bodies import FORM, BadRequest, read_form, read_query
 from oidc_middleware.asgi.pages import Action, Form, framed, page
 from oidc_middleware.asgi.refusal import refusal_of
 from oidc_middleware.core.cookies import CookieShape, cookie_header, grouped
@@ -65,7 +65,7 @@ async def sign_out(request: Request) -> Response:
 
 @_for_people
 async def sign_out_by_form(request: Request) -> Response:
-    """Sign out whoever pressed a button on a page of ours.
+    """Sign out whoever pressed a button on a page of ours. A body that is no form, as scripts send, is not looked at.
 
     Raises:
         BadRequest: the form or the query cannot be read.
@@ -73,7 +73,8 @@ async def sign_out_by_form(request: Request) -> Response:
     """
     settings = OIDC.from_scope(request.scope).settings
     OurOrigins(settings.base_url or "", settings.trusted_origins).check(request.method, request.scope["headers"])
-    form = await read_form(request) if "content-type" in request.headers else {}
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    form = await read_form(request) if kind == FORM else {}
     return await _signed_out(request, _wanted(request, form.get(RETURN) or read_query(request).get(RETURN)))
 
 
