@@ -24,6 +24,10 @@ from oidc_middleware.proxy.pool import Pool
 CONTINUE_SECONDS: Final = 1.0
 """How long an app that was asked with `Expect: 100-continue` has to say something before it gets the body anyway."""
 
+FOLLOW_SECONDS: Final = 0.02
+"""How long the app has to answer a request without a body before a task waits for the client to go away. Most do, and
+one that is sent to nobody costs less than the task."""
+
 logger: logging.Logger = logging.getLogger("oidc_middleware.proxy")
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
@@ -50,6 +54,8 @@ class Relay:
         self._first: Message | None = None
         self._uploaded_at = pool.loop.time()
         self._is_uploading = request.body is not Body.NONE
+        self._timer: asyncio.TimerHandle | None = None
+        self._client: asyncio.Task[None] | None = None
         self._client_is_gone = False
         self._failure: UpstreamError | InvalidRequest | None = None
         self._has_begun = False
@@ -65,7 +71,10 @@ class Relay:
         """
         if self._request.body is Body.UNKNOWN:
             await self._look_for_body()
-        client = self._pool.loop.create_task(self._follow_client())
+        if self._is_uploading:
+            self._begin_to_follow_client()
+        else:
+            self._timer = self._pool.loop.call_later(FOLLOW_SECONDS, self._begin_to_follow_client)
         try:
             await self._follow_app()
         except (UpstreamError, InvalidRequest) as error:
@@ -76,7 +85,9 @@ class Relay:
         except OSError:  # what servers raise when the client is gone (ASGI, since 2.4)
             self._leave()
         finally:
-            client.cancel()
+            for begun in (self._timer, self._client):
+                if begun is not None:
+                    begun.cancel()
             if self._link is not None:
                 self._pool.keep(self._link)
 
@@ -85,6 +96,9 @@ class Relay:
     async def _look_for_body(self) -> None:
         self._first = await self._receive()
         self._is_uploading = bool(self._first.get("more_body") or self._first.get("body"))
+
+    def _begin_to_follow_client(self) -> None:
+        self._client = self._pool.loop.create_task(self._follow_client())
 
     async def _follow_client(self) -> None:
         try:
