@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,13 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def serving(directory: Path, settings: Mapping[str, str]) -> Iterator[int]:
     """Run it with these `OIDC_*` settings until the block ends, and return its port when it is ready."""
+    with serving_process(directory, settings) as (port, _):
+        yield port
+
+
+@contextmanager
+def serving_process(directory: Path, settings: Mapping[str, str]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run it as `serving` does, and return its process too."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     log = directory / "serve.log"
@@ -39,8 +47,9 @@ def serving(directory: Path, settings: Mapping[str, str]) -> Iterator[int]:
         )
         try:
             wait_until_healthy(process, port, log)
-            yield port
+            yield port, process
         finally:
+            process.send_signal(signal.SIGCONT)  # a test may have stopped it
             end(process)
 
 

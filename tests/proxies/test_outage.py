@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from oidc_middleware.testing import FakeIssuer
 from .app import App
 from .proxies import KINDS, free_port, running
 from redis_kit import RedisServer
-from serve_kit import serving
+from serve_kit import serving, serving_process
 from servers_kit import ANSWER_SECONDS
 
 
@@ -42,6 +43,24 @@ def test_without_the_service_no_request_reaches_the_app(
         for path in ("/feed", "/health"):
             assert ask(path) in {500, 502, 503, 504}
         assert app.requests == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_while_the_service_does_not_answer_no_request_reaches_the_app(
+    kind: str, issuer: FakeIssuer, app: App, tmp_path: Path
+) -> None:
+    settings = {"issuer": issuer.url, "audience": issuer.audience, "trusted_proxies": "127.0.0.1", "public": "/health"}
+    with (
+        serving_process(tmp_path, settings) as (port, process),
+        running(kind, tmp_path, free_port(), port, app.port) as proxy,
+    ):
+        before = app.requests
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.get(f"{proxy.url}/health", trust_env=False, timeout=3)
+        assert app.requests == before
+        process.send_signal(signal.SIGCONT)
+        assert httpx2.get(f"{proxy.url}/health", trust_env=False, timeout=ANSWER_SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
