@@ -24,8 +24,11 @@ from redis_kit import RedisServer, newest, programs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 REVOCATION = EXAMPLES / "revocation.py"
+LOGIN_APP = EXAMPLES / "login_app.py"
 # The MCP server has tests of its own, with the SDK's client.
-APIS = sorted(set(EXAMPLES.glob("*.py")) - {REVOCATION, EXAMPLES / "two_nodes.py", EXAMPLES / "mcp_server.py"})
+APIS = sorted(
+    set(EXAMPLES.glob("*.py")) - {REVOCATION, LOGIN_APP, EXAMPLES / "two_nodes.py", EXAMPLES / "mcp_server.py"}
+)
 SECONDS = 100
 
 
@@ -227,6 +230,24 @@ def test_a_node_that_dies_is_a_failure_and_nothing_is_left_behind(show: Callable
     assert code == 1
     assert "All went" not in out
     assert "It did not go as it must" in err
+
+
+# The app that people log in to
+
+
+def test_the_login_app_shows_what_it_says() -> None:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("OIDC_")}
+    result = subprocess.run(
+        [sys.executable, str(LOGIN_APP), "--check"],
+        env=others | {"HTTP_PROXY": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "200 a page, after the login\n" in result.stdout
+    assert result.stdout.endswith("\nAll went as it must.\n")
 
 
 # The reverse proxy
