@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from oidc_middleware.core import cookies
+from oidc_middleware.core import base64url, cookies
 from oidc_middleware.core.cookies import CookieShape
 from oidc_middleware.errors import LoginError
 from oidc_middleware.session.seal import KEY_BYTES, derived_key, seal, unseal
@@ -103,7 +103,7 @@ class FlowCookies:
         """Return the `Set-Cookie` header that lets a browser keep a login."""
         name = self._name(flow.state)
         sealed = seal(self._keys[0], msgspec.msgpack.encode(flow), name.encode("ascii"))
-        return self._shape.set(name, urlsafe_b64encode(sealed).decode("ascii"), LIFE)
+        return self._shape.set(name, _base64url(sealed), LIFE)
 
     def clear(self, state: str) -> str:
         """Return the `Set-Cookie` header that takes the login of this state away."""
@@ -155,7 +155,7 @@ class FlowCookies:
         if len(value) > _LONGEST_VALUE:
             return None
         try:
-            sealed = urlsafe_b64decode(value)
+            sealed = base64url.decode(value)
             for key in self._keys:
                 opened = unseal(key, sealed, name.encode("ascii"))
                 if opened is not None:
