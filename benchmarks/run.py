@@ -26,6 +26,7 @@ NAMES = (
     "steps",
     "server",
     "proxy",
+    "gateways",
     "memory",
     "import",
     "cache",
