@@ -67,12 +67,16 @@ class Renewer(Protocol):
 
 
 class Refresh:
-    """`check` holds a session against the ledger, `end` ends one on every node."""
+    """`check` holds a session against the ledger, `end` ends one on every node.
+
+    `locks` is a cache that all nodes share and whose entries can be done without: a lock that was not taken for certain
+    is none, and is not kept for when the store is back.
+    """
 
     def __init__(
         self,
         store: SessionStore,
-        cache: TypedCache[bytes],
+        locks: TypedCache[bytes],
         renewer: Renewer,
         limits: Limits,
         clock: Clock,
@@ -81,7 +85,7 @@ class Refresh:
         end: Callable[[SessionCookie, Record], Awaitable[object]],
     ) -> None:
         self._store = store
-        self._cache = cache
+        self._locks = locks
         self._renewer = renewer
         self._limits = limits
         self._now = clock.now
@@ -102,10 +106,10 @@ class Refresh:
         lock, loop = _lock_key(cookie), asyncio.get_running_loop()
         end = loop.time() + 1.5 * LOCK_SECONDS
         while loop.time() < end:
-            news = self._cache.next_change(lock)
+            news = self._locks.next_change(lock)
             try:
                 began = self._monotonic()
-                if await self._cache.add(lock, b"renewing", self._now() + LOCK_SECONDS):
+                if await self._locks.add(lock, b"renewing", self._now() + LOCK_SECONDS):
                     try:
                         return await self._newer(cookie, record) or await self._exchange(cookie, record)
                     finally:
@@ -192,7 +196,7 @@ class Refresh:
     async def _give_back(self, lock: bytes, began: float) -> None:
         if self._monotonic() - began < _GIVEN_BACK_WITHIN * LOCK_SECONDS:
             with contextlib.suppress(BackendUnavailable):
-                await self._cache.delete(lock)
+                await self._locks.delete(lock)
 
 
 def _lock_key(cookie: SessionCookie) -> bytes:

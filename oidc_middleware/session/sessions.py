@@ -89,6 +89,7 @@ class Sessions:
         limits: Limits,
         renewer: Renewer,
         *,
+        locks: TypedCache[bytes],
         sids: Sids,
         ledger: Ledger,
         stamp: Stamp,
@@ -111,7 +112,7 @@ class Sessions:
         self._now = clock.now
         self._flights = Flights()
         self._refresh = Refresh(
-            self._store, cache, renewer, limits, clock, check=self._check_record, end=self._end_record
+            self._store, locks, renewer, limits, clock, check=self._check_record, end=self._end_record
         )
         self.lookup: Callable[[bytes], KnownSession | None] = self._known.lookup
         """Return the session that a Cookie header was known to be of; no await, no JSON.

@@ -49,6 +49,7 @@ def open_sessions(
         Cookies(settings.cookie_name, CookieShape(is_secure=settings.base_url.startswith("https://"))),
         Limits(settings.session_idle, settings.session_absolute, settings.refresh_ahead),
         IssuerRenewer(login_issuers),
+        locks=caches.general,
         sids=sids,
         ledger=standing,
         stamp=generation,
