@@ -19,6 +19,8 @@ from oidc_middleware.core.grant import Login
 from oidc_middleware.session.known import KnownSession
 from oidc_middleware.session.sessions import NewSession, Sessions
 
+from redis_kit import PATIENCE
+
 BASE = "https://app.example"
 CALLBACK = f"{BASE}/oauth2/callback"
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -109,7 +111,8 @@ async def _front(request: Request) -> Response:
 
 @asynccontextmanager
 async def service(issuer: str, **settings: Any) -> AsyncIterator[Service]:
-    """Run a service whose browsers log in at `issuer`."""
+    """Run a service whose browsers log in at `issuer`, which has time to spare: `patience` seconds for each answer."""
+    patience = settings.pop("patience", PATIENCE)
     transport = settings.pop("transport", None)
     clock = settings.pop("clock", None)
     usual: dict[str, Any] = {
@@ -119,6 +122,7 @@ async def service(issuer: str, **settings: Any) -> AsyncIterator[Service]:
     if "issuers" in settings:
         usual = {name: usual[name] for name in ("login", "base_url", "journal", "public")}
     oidc = OIDC(transport=transport, clock=clock, **{**usual, **settings})
+    oidc._issuers._door._deadline = patience
     assert oidc.sessions is not None
     sessions = Recorder(oidc.sessions)
     app = OIDCMiddleware(Starlette(routes=[Route("/{path:path}", _front)]), oidc=oidc)

@@ -400,6 +400,7 @@ async def test_z_state_reuse_twenty_times_at_once(browser: Browser, issuer: Fake
     assert issuer.requests["token"] == 1
 
 
+@pytest.mark.usefixtures("patient_tiers")
 async def test_z_state_reuse_on_two_nodes_at_once(issuer: FakeIssuer, clock: ManualClock, cache: str) -> None:
     async with AsyncExitStack() as stack:
         options = {"cache": cache, "secret": "s" * 32, "transport": issuer.transport()}

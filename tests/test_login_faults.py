@@ -63,11 +63,13 @@ async def test_a_login_while_redis_is_away_is_503_and_goes_on_when_it_is_back(
 
 async def test_an_issuer_that_falls_silent_between_start_and_answer(issuer: FakeIssuer) -> None:
     async with service(issuer.url) as found, found.browser() as browser:
-        found.oidc._issuers._door._deadline = 1.0
         begun = await browser.start()
         back = await browser.sign_in(begun.headers["location"])
         issuer.fault("token", faults.dripping())
+        door = found.oidc._issuers._door
+        door._deadline = 1.0
         answer = await browser.get(back)
+        door._deadline = PATIENCE
         assert (answer.status_code, browser.session, browser.flows) == (503, None, [])
 
         issuer.heal()
@@ -104,7 +106,6 @@ async def test_a_browser_that_leaves_in_the_middle_leaves_nothing_behind(issuer:
 
 async def test_fifty_browsers_at_once(issuer: FakeIssuer) -> None:
     async with service(issuer.url) as found:
-        found.oidc._issuers._door._deadline = PATIENCE
 
         async def one(number: int) -> str:
             async with found.browser() as browser:
