@@ -745,6 +745,22 @@ async def test_z_mixup_and_the_choice(clock: ManualClock) -> None:
         assert two.requests["token"] + one.requests["token"] == asked
 
 
+async def test_z_mixup_an_issuer_that_does_not_name_itself_among_others_is_warned_of_once(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = fake_issuer("https://one.example", clock=clock), fake_issuer("https://two.example", clock=clock)
+    one.metadata_overrides = {"authorization_response_iss_parameter_supported": None}
+    issuers = [Issuer(issuer=each.url, audience="api", client_id=CLIENT, client_secret=SECRET) for each in (one, two)]
+    options = {"issuers": issuers, "transport": one.transport(two), "clock": clock}
+    async with service("", **options) as found, found.browser() as browser:
+        for issuer in (one, one, two):
+            assert (await browser.start(issuer=issuer.url)).status_code == 302
+
+    warnings = [record.getMessage() for record in caplog.records if "RFC 9207" in record.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("https://one.example does not name itself")
+
+
 async def test_issuers_of_one_host_are_told_apart(clock: ManualClock) -> None:
     issuers = [
         Issuer(issuer=f"https://login.example/realms/{realm}", audience="api", client_id=CLIENT)

@@ -100,6 +100,7 @@ class LoginFlows:
         self._cookies = cookies
         self._claimed = claimed
         self._now = clock.now
+        self._warned: set[str] = set()
 
     async def begin(self, issuer: str | None, back_to: str | None, params: Mapping[str, str], cookies: bytes) -> Begun:
         """Begin a login at `issuer`; None: at the only one there is.
@@ -119,6 +120,7 @@ class LoginFlows:
         endpoint = await chosen.tokens.provider.endpoint("authorization_endpoint")
         if endpoint is None:
             raise ProviderInvalid(f"the metadata of {chosen.name} name no authorization_endpoint")
+        await self._warn_of_mix_up(chosen)
         now = self._now()
         max_age = asked.get("max_age")
         flow = new_flow(
@@ -215,6 +217,22 @@ class LoginFlows:
         key = sha256(b"login\x00" + flow.state.encode("ascii")).digest()
         if not await self._claimed.add(key, _CLAIMED, flow.started_at + LIFE):
             raise LoginError("the answer came before")
+
+    async def _warn_of_mix_up(self, issuer: LoginIssuer) -> None:
+        """Warn once of an issuer that does not name itself while there are others: they could pass its answers off.
+
+        Source: RFC 9207 §1, RFC 9700 §2.1 and §4.4.
+        """
+        if len(self.issuers) == 1 or issuer.name in self._warned:
+            return
+        metadata = await issuer.tokens.provider.metadata()
+        if not metadata.authorization_response_iss_parameter_supported:
+            self._warned.add(issuer.name)
+            _log.warning(
+                "%s does not name itself in its answers (RFC 9207), and there are other issuers to log in at: "
+                "a hostile one among them could get hold of its codes",
+                issuer.name,
+            )
 
     def _choose(self, name: str | None) -> LoginIssuer:
         if name is None and len(self.issuers) == 1:
