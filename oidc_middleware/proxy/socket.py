@@ -135,7 +135,11 @@ class Socket:
     async def _relay(self, connection: ClientConnection) -> None:
         following = asyncio.get_running_loop().create_task(self._follow_client(connection))
         try:
-            await self._follow_app(connection)
+            closed = await self._follow_app(connection)
+            following.cancel()
+            await asyncio.wait({following})  # granian does not close as long as somebody waits for a message
+            if not self._client_is_gone:
+                await self._send({"type": "websocket.close", **_why(closed)})
         except OSError:  # what servers raise when the client is gone
             pass
         finally:
@@ -154,15 +158,15 @@ class Socket:
         else:
             await connection.close(code, message.get("reason") or "")
 
-    async def _follow_app(self, connection: ClientConnection) -> None:
+    async def _follow_app(self, connection: ClientConnection) -> ConnectionClosed:
+        """Pass the app's messages on, and return how it ended."""
         try:
             while True:
                 data = await connection.recv()
                 kind = "text" if isinstance(data, str) else "bytes"
                 await self._send({"type": "websocket.send", kind: data})
         except ConnectionClosed as closed:
-            if not self._client_is_gone:
-                await self._send({"type": "websocket.close", **_why(closed)})
+            return closed
 
 
 _OF_THE_SERVER = frozenset({b"date", b"server", b"content-length"})
