@@ -58,10 +58,10 @@ def app_of(oidc: OIDC) -> OIDCMiddleware:
 class Browser(httpx2.AsyncClient):
     """One browser. `node` is the app that it reaches: another one of a fleet has the same address."""
 
-    def __init__(self, issuer: FakeIssuer, node: OIDC) -> None:
+    def __init__(self, issuer: FakeIssuer, node: OIDC, *others: FakeIssuer) -> None:
         self.node = node
         self._apps: dict[int, Any] = {}
-        self._issuer = issuer.transport()
+        self._issuer = issuer.transport(*others)
         super().__init__(transport=httpx2.MockTransport(self._reach), base_url=BASE)
         self.issuer = issuer
 

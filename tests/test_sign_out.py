@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +11,7 @@ import pytest
 from issuer_login_kit import Page
 from logged_in_kit import BASE, NAVIGATION, Browser, query_of, service
 
-from oidc_middleware import OIDC
+from oidc_middleware import OIDC, Issuer
 from oidc_middleware.session import logout
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
@@ -382,6 +382,38 @@ async def test_an_issuer_that_hangs_keeps_nobody_long(
 
     assert answer.headers["location"].startswith(fake_issuer.endpoint("end_session"))
     assert not await is_signed_in(browser)
+
+
+async def test_of_several_issuers_the_one_of_the_login_hears_of_it(
+    fake_issuer_factory: Callable[..., FakeIssuer], oidc_clock: ManualClock
+) -> None:
+    """And the other one ends nothing of it: B-other-issuer."""
+    first, second = fake_issuer_factory("https://first.example"), fake_issuer_factory("https://second.example")
+    client: dict[str, Any] = {"client_id": "web", "client_secret": "s3cret"}
+    for each in (first, second):
+        each.client("web", secret="s3cret", redirect_uris=[f"{BASE}/oauth2/callback"])
+    oidc = OIDC(
+        issuers=[Issuer(issuer=each.url, audience=each.audience, **client) for each in (first, second)],
+        login=True,
+        base_url=BASE,
+        transport=first.transport(second),
+        clock=oidc_clock,
+    )
+    async with oidc, Browser(first, oidc, second) as browser:
+        choice = await browser.go("/orders")
+        assert choice.headers["location"].startswith(f"{BASE}/oauth2/start")
+        await browser.sign_in(f"/oauth2/start?issuer={second.url}")
+        for about in ({"sub": "alice", "sid": sid_of(second)}, {"sub": "alice"}):
+            token = first.logout_token(about["sub"], client_id="web", sid=about.get("sid"))
+            assert (await browser.post("/oauth2/backchannel-logout", data={"logout_token": token})).status_code == 200
+        assert (await front(browser, iss=first.url, sid=sid_of(second))).status_code == 400
+        assert await is_signed_in(browser)
+
+        answer = await browser.go(SIGN_OUT)
+
+        assert answer.headers["location"].startswith(second.endpoint("end_session") + "?")
+        assert (first.requests["revoke"], second.requests["revoke"]) == (0, 1)
+        assert not await is_signed_in(browser)
 
 
 @pytest.mark.parametrize("missing", ["end_session_endpoint", "revocation_endpoint"])
