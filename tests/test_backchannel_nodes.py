@@ -12,15 +12,18 @@ from urllib.parse import urlencode
 import pytest
 
 from oidc_middleware import OIDC
-from oidc_middleware.testing import FakeIssuer, ManualClock
+from oidc_middleware.testing import FakeIssuer, ManualClock, make_key
 
 from abuse.door import Door
+from monitor_kit import monitored
 from redis_kit import PATIENCE, RedisServer, proxy_of, until
 
 pytestmark = pytest.mark.anyio
 
 PATH = "/oauth2/backchannel-logout"
 MakeNode = Callable[..., Door]
+# What nodes say that have nothing to do but to follow the ledger.
+FOLLOWERS = {b"EVALSHA", b"ZREM", b"ZRANGE", b"XREAD", b"XRANGE", b"PING", b"INFO", b"HELLO", b"CLIENT", b"ECHO"}
 
 
 @pytest.fixture
@@ -201,3 +204,35 @@ async def test_redis_dies_between_the_logout_and_the_answer(
     assert found == 200
     assert await post(doors[0], logout_token) == 400
     await refuse(doors, over)
+
+
+async def test_what_is_not_signed_does_not_reach_the_store(
+    redis_server: RedisServer, node: MakeNode, issuer: FakeIssuer
+) -> None:
+    """B-flood, B-kid-storm: it is neither asked nor written to; and of a good one nothing can be read there."""
+    door = node(redis_server.url)
+    await warm([door], issuer.token("bob"))
+    stranger = make_key("ES256", kid="es256-1")
+    assert await post(door, issuer.logout_token("alice", client_id="web", key=stranger)) == 400  # the look for its key
+    shapes: list[dict[str, Any]] = [
+        {"algorithm": "none"},
+        {"key": stranger},
+        {"headers": {"kid": "x"}},
+        {"omit": ["exp"]},
+    ]
+    looked = issuer.requests["jwks"]
+    await until(lambda: door.oidc.stats()["shared_cache"]["queued"] == 0)
+    redis_server.admin.ping()  # what was sent has been heard
+
+    with monitored(redis_server) as monitor:
+        for shape in shapes * 25:
+            assert await post(door, issuer.logout_token("alice", client_id="web", sid="s-1", **shape)) == 400
+        said = {line.split(b'"')[1].upper() for line in (await monitor.all()).splitlines() if b'"' in line}
+        assert said <= FOLLOWERS
+        good = issuer.logout_token("alice", client_id="web", sid="the-session", claims={"jti": "the-token"})
+        assert await post(door, good) == 200
+        heard = await monitor.all()
+
+    assert issuer.requests["jwks"] == looked
+    for word in (b"the-", b"alice", issuer.url.encode(), *good.encode().split(b".")):
+        assert word not in heard
