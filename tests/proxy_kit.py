@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -146,7 +147,7 @@ async def _head(reader: Reader) -> bytes:
 
 
 @asynccontextmanager
-async def behind(answer: Answer = ok) -> AsyncIterator[App]:
+async def behind(answer: Answer = ok, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[App]:
     """Run an app in the shape of bytes."""
     app = App(answer)
     tasks: set[asyncio.Task[None]] = set()
@@ -156,7 +157,7 @@ async def behind(answer: Answer = ok) -> AsyncIterator[App]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
     app.port = server.sockets[0].getsockname()[1]
     try:
         yield app

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+
+from oidc_middleware.proxy import ReverseProxy
 
 from proxy_kit import COMPLETE, CUT, OK, PARSERS, App, Front, Message, Reader, Writer, before, behind, saying, until
 
@@ -571,3 +578,78 @@ async def test_revocation_ends_what_is_on_its_way(app: App) -> None:
         assert await reader.read() == b""
         await until(lambda: app.open == 0)
         writer.close()
+
+
+# Without a server: what HTTP/2 brings, and TLS to the app
+
+
+async def asked(proxy: ReverseProxy, *parts: bytes, method: str = "POST") -> tuple[int, bytes]:
+    """Ask as a server of HTTP/2 does, which has no header for how a body ends."""
+    scope = {
+        "type": "http", "http_version": "2", "method": method, "path": "/orders", "raw_path": b"/orders",
+        "query_string": b"", "root_path": "", "headers": [(b"host", b"app.example")], "client": None, "scheme": "https",
+    }  # fmt: skip
+    messages: list[Any] = [
+        {"type": "http.request", "body": part, "more_body": number < len(parts) - 1}
+        for number, part in enumerate(parts)
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0) if messages else await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with asyncio.timeout(20):
+        await proxy(scope, receive, send)
+    return sent[0]["status"], b"".join(message["body"] for message in sent[1:])
+
+
+async def test_http_2_tells_of_a_body_by_sending_it(app: App) -> None:
+    proxy = ReverseProxy(app.url)
+    assert await asked(proxy, b"a", b"", b"bc") == (200, b"ok")
+    assert (app.last.body, app.last.all("transfer-encoding")) == (b"abc", ["chunked"])
+    assert await asked(proxy, b"", method="GET") == (200, b"ok")
+    assert (app.last.all("transfer-encoding"), app.last.all("content-length")) == ([], [])
+    await proxy.aclose()
+
+
+@pytest.mark.parametrize("trusts", [True, False])
+async def test_an_app_with_tls(tmp_path: Path, trusts: bool) -> None:
+    """Only the authorities that are named are trusted; WebSockets go the same way."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.pem"
+    (authority if trusts else stranger).cert_pem.write_to_path(str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with (
+        behind(tls=context) as app,
+        before(f"https://127.0.0.1:{app.port}", proxy={"ca_file": str(file)}) as front,
+    ):
+        assert (await front.ask("GET /orders")).status == (200 if trusts else 502)
+        size = 3_000_000
+        answer = await front.ask("POST /orders", f"Content-Length: {size}", body=b"x" * size)
+        assert answer.status == (200 if trusts else 502)
+        if trusts:
+            assert (app.last.body, app.connections) == (b"x" * size, 1)
+        else:
+            assert app.requests == []
+
+
+async def test_websockets_over_tls(tmp_path: Path) -> None:
+    async def echo(connection: ServerConnection) -> None:
+        await connection.send(await connection.recv())
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with serve(echo, "127.0.0.1", 0, ssl=context) as server:
+        upstream = f"https://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        async with before(upstream, proxy={"ca_file": str(tmp_path / "ca.pem")}) as front:
+            name, _, value = front.authorization.partition(": ")
+            url = f"ws://127.0.0.1:{front.port}/ws"
+            async with connect(url, additional_headers={name: value}, proxy=None) as client:
+                await client.send("x" * 100_000)
+                assert await client.recv() == "x" * 100_000

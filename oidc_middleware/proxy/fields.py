@@ -6,6 +6,7 @@
 | identity headers of the client, in any spelling | only we say who it is |
 | `Authorization`, our cookies | credentials for us, not for the app |
 | `X-Forwarded-*`, `Forwarded`, `X-Real-IP` of a peer that is no trusted proxy | `origin` writes them |
+| `Proxy` | CGI programs would take it for a setting (httpoxy) |
 | `X-Original-URL`, `X-HTTP-Method-Override` and their kin | rules have decided by path and method as they are |
 """
 
@@ -30,7 +31,9 @@ _OVERRIDES = frozenset(
         b"x-forwarded-method", b"x-forwarded-path", b"x-http-method", b"x-http-method-override", b"x-method-override",
     }
 )  # fmt: skip
-_IDENTITY = frozenset(map(folded, IDENTITY_HEADERS))
+# CGI calls it HTTP_PROXY, which programs take for the proxy to use (httpoxy, CVE-2016-5385).
+_ENVIRONMENT = frozenset({b"proxy"})
+_ENDS_HERE = frozenset().union(_HOP_BY_HOP, _FRAMING, _OVERRIDES, _ENVIRONMENT, map(folded, IDENTITY_HEADERS))
 _IDENTITY_PREFIX = b"x-auth-request-"
 _FORWARDED_PREFIX = b"x-forwarded-"
 _FORWARDED = frozenset(
@@ -42,9 +45,9 @@ _FORWARDED = frozenset(
 
 
 def named_in_connection(headers: Headers) -> frozenset[bytes]:
-    """Return what the `Connection` headers name, in lower case."""
+    """Return what the `Connection` headers name, folded."""
     return frozenset(
-        token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
+        folded(token.strip()) for name, value in headers if name == b"connection" for token in value.split(b",")
     )
 
 
@@ -54,15 +57,11 @@ def of_request(headers: Headers, also: Container[bytes] = frozenset()) -> Header
     `also` are names, folded, that end here besides.
     """
     named = named_in_connection(headers)
-    return [
-        (name, value)
-        for name, value in headers
-        if not (name in _HOP_BY_HOP or name in _FRAMING or name in named or _is_ours(folded(name), also))
-    ]
+    return [(name, value) for name, value in headers if _goes_on(folded(name), named, also)]
 
 
-def _is_ours(name: bytes, also: Container[bytes]) -> bool:
-    return name in _IDENTITY or name in _OVERRIDES or name.startswith(_IDENTITY_PREFIX) or name in also
+def _goes_on(name: bytes, named: Container[bytes], also: Container[bytes]) -> bool:
+    return not (name in _ENDS_HERE or name.startswith(_IDENTITY_PREFIX) or name in named or name in also)
 
 
 def is_forwarded(name: bytes) -> bool:
@@ -84,7 +83,7 @@ def of_response(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return [
         (name, value)
         for name, value in lowered
-        if name not in _HOP_BY_HOP and name not in named and not (chunked and name == b"content-length")
+        if name not in _HOP_BY_HOP and folded(name) not in named and not (chunked and name == b"content-length")
     ]
 
 

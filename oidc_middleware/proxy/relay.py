@@ -2,7 +2,8 @@
 
 Two tasks are at it. The server's own follows the app: it connects, reads the response and sends it on. The other one
 follows the client: it passes the request's body on, and then waits for the client to go away, upon which the connection
-to the app is cut. Neither is cancelled to stop the other: what waits on a connection wakes up when that is cut.
+to the app is cut. (An answer that comes at once is there before this one is.) Neither is cancelled to stop the other:
+what waits on a connection wakes up when that is cut.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class Relay:
             self._leave()
         except TimeoutError:
             self._fail(UpstreamTimeout("it did not read the request in time"))
+        except OSError:  # what servers raise when the client is gone
+            self._leave()
         except h11.LocalProtocolError as error:
             self._fail(InvalidRequest(f"the body of the request: {error}"))
 
