@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -186,6 +187,23 @@ def test_any_headers_are_read_or_refused(headers: list[tuple[bytes, bytes]], bel
     if found is not None:
         assert found.raw_path.startswith(b"/")
         assert POLICY.decide_forwarded(found).endpoint is None
+
+
+_PIECES = ["/", "health", "docs", "admin", "orders", "..", "%2e", "%2f", ";", "\\", "%61", "%00", "?", "#", "%", "é", "*"]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map(lambda pieces: "/" + "".join(pieces)), st.sampled_from(["GET", "POST"]))
+def test_a_forwarded_request_is_decided_like_one_at_the_door(uri: str, method: str) -> None:
+    """Whatever an app would get with this request line, the answer is the same."""
+    raw = uri.encode("latin-1").partition(b"?")[0]
+    at_the_door = POLICY.decide(method, unquote(raw.decode("utf-8", "replace")), raw)
+    try:
+        found = asked(method, uri)
+    except InvalidRequest:
+        assert "#" in uri
+        return
+    decision = POLICY.decide_forwarded(found)
+    assert (decision.access, decision.rules) == (at_the_door.access, at_the_door.rules)
 
 
 # Who is believed
