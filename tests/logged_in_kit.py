@@ -58,9 +58,9 @@ def app_of(oidc: OIDC) -> OIDCMiddleware:
 class Browser(httpx2.AsyncClient):
     """One browser. `node` is the app that it reaches: another one of a fleet has the same address."""
 
-    def __init__(self, issuer: FakeIssuer, node: OIDC, *others: FakeIssuer) -> None:
+    def __init__(self, issuer: FakeIssuer, node: OIDC, *others: FakeIssuer, app: Any = None) -> None:
         self.node = node
-        self._apps: dict[int, Any] = {}
+        self._apps: dict[int, Any] = {} if app is None else {id(node): app}
         self._issuer = issuer.transport(*others)
         super().__init__(transport=httpx2.MockTransport(self._reach), base_url=BASE)
         self.issuer = issuer

@@ -15,7 +15,7 @@ from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.mount import AUDIENCES_KEY, audience_of_mount, check_audience, settings_of_mount
 from oidc_middleware.asgi.private import PrivateExchange
-from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, Refusal, ask_for
+from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, SIGN_IN_KEY, Refusal, ask_for
 from oidc_middleware.asgi.sign_in import SignIn
 from oidc_middleware.asgi.staleness import telling
 from oidc_middleware.asgi.streams import LiveConnections
@@ -173,6 +173,8 @@ class OIDCMiddleware:
         else:
             scope["user"] = UnauthenticatedUser()
             scope["auth"] = AuthCredentials()
+            if decision.access is Access.OPTIONAL and self._find_session is not None:
+                scope[SIGN_IN_KEY] = self._sign_in
         app = self.app if decision.endpoint is None else ENDPOINTS[decision.endpoint]
         if known is None or (outer is not None and known.value == outer.value):  # the outer door ends it if need be
             await app(scope, receive, send)
@@ -235,6 +237,7 @@ class OIDCMiddleware:
     def _let_in_before(self, scope: Scope) -> Known | None:
         """Return what another door of this service found out about a connection; what others left is not for ours."""
         scope.pop(SETTINGS_KEY, None)
+        scope.pop(SIGN_IN_KEY, None)
         if scope[SCOPE_KEY] is not self.oidc:
             scope.pop(SCOPES_KEY, None)
             return None

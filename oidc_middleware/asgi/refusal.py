@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from oidc_middleware.asgi.responses import deny_websocket, error_response, stamp
-from oidc_middleware.errors import InsufficientScope, OIDCError
+from oidc_middleware.asgi.sign_in import SignIn
+from oidc_middleware.errors import InsufficientScope, MissingToken, OIDCError
 from oidc_middleware.settings import Settings
 from oidc_middleware.wiring import OIDC
 
@@ -23,6 +24,12 @@ SETTINGS_KEY = "oidc_middleware.settings"
 
 SCOPES_KEY = "oidc_middleware.scopes"
 """Where a scope holds the scopes that were asked of this request already, if any: a challenge names them too."""
+
+SIGN_IN_KEY = "oidc_middleware.sign_in"
+"""Where a scope holds the way to the login, of somebody who is anonymous on an optional path and may have to log in.
+
+On public paths there is none: a session is not read there, so a login would lead back to the same refusal.
+"""
 
 
 class Refusal:
@@ -53,6 +60,8 @@ class Refusal:
     def response(self, scope: Scope, error: OIDCError, scopes: Iterable[str] = ()) -> Response:
         """Log the refusal and return it: status, challenge (RFC 6750 §3), and JSON, a page or the user's own body.
 
+        Who is anonymous on an optional path and goes to a page is led to the login instead.
+
         `scopes` are those that the resource needs, where known; an `InsufficientScope` brings its own. With them are
         named those that doors and rules further out asked for: a client that got only these would come back in vain.
         """
@@ -61,6 +70,10 @@ class Refusal:
             scopes = (*asked, *scopes)
             if isinstance(error, InsufficientScope):
                 error = InsufficientScope(error.detail, dict.fromkeys((*asked, *error.scopes)))
+        if isinstance(error, MissingToken):
+            sign_in: SignIn | None = scope.get(SIGN_IN_KEY)
+            if sign_in is not None and (redirect := sign_in.by_start(scope)) is not None:
+                return redirect
         level = logging.WARNING if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
         logger.log(level, "refused %.200r with %d: %s", scope["path"], error.status, error)
         if self._on_error is not None:

@@ -51,6 +51,12 @@ class SignIn:
         self.clear_ended(response, error)
         return response
 
+    def by_start(self, scope: Scope) -> Response | None:
+        """Return the redirect to the `start` endpoint, for an app that finds out itself that somebody has to log in."""
+        if self._oidc.login is None or scope["type"] != "http" or not is_navigation(scope["method"], scope["headers"]):
+            return None
+        return _found(f"{self._start}?{urlencode({'rd': self._path_of(scope)})}")
+
     def clear_ended(self, response: Response, error: OIDCError) -> None:
         """Take the cookie of a session away that is over."""
         if isinstance(error, SessionEnded) and self._oidc.sessions is not None:
