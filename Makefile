@@ -70,7 +70,7 @@ conformance: $(READY)  ## Run the suite against certified OpenID providers (Node
 	@$(BIN)/python -m pytest tests/conformance $(ARGS)
 
 .PHONY: browser
-browser: $(READY) $(BROWSER)  ## Log in through Swagger UI in a real browser (Chromium from PATH or CHROMIUM; Node as above).
+browser: $(READY) $(BROWSER)  ## Log in, use an app and sign out in a real browser (Chromium from PATH or CHROMIUM; Node as above).
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null || $(MAKE) $(NODE)
 	@$(BIN)/python -m pytest tests/browser $(ARGS)
 

@@ -504,7 +504,21 @@ def test_settings_as_keywords_or_as_settings(issuer: FakeIssuer) -> None:
                 "revoke_endpoint": True,
                 "staleness_header": True,
                 "close_on_expiry": False,
+                "forward_auth": True,
+                "pass_access_token": True,
+                "trusted_proxies": "10.0.0.1",
             }.items()
+        ),
+        (
+            {
+                "issuer": "https://login.example.com",
+                "audience": "a",
+                "client_id": "web",
+                "client_secret": "s",
+                "login": True,
+                "base_url": "https://app.example.com",
+            },
+            "login",
         ),
         ({"oidc": "https://login.example.com"}, "oidc"),
     ],

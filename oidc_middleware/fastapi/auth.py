@@ -31,6 +31,10 @@ OF_THE_MIDDLEWARE: Final = (
     "revoke_endpoint",
     "staleness_header",
     "close_on_expiry",
+    "login",
+    "forward_auth",
+    "trusted_proxies",
+    "pass_access_token",
 )
 """Settings that only `OIDCMiddleware` can keep."""
 
