@@ -43,9 +43,12 @@ def removed(headers: Headers) -> Headers:
     return [(name, value) for name, value in headers if name not in IDENTITY_HEADERS]
 
 
-_FOLD = bytes(
-    ord(sign.lower()) if (sign := chr(byte)).isascii() and sign.isalnum() else ord("-") for byte in range(256)
-)
+def _fold(byte: int) -> int:
+    sign = chr(byte)
+    return ord(sign.lower()) if sign.isascii() and sign.isalnum() else ord("-")
+
+
+_FOLD = bytes(map(_fold, range(256)))
 
 
 def folded(name: bytes) -> bytes:

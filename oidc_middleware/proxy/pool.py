@@ -27,7 +27,7 @@ class Pool:
         most_kept: int,
         kept_seconds: float,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._upstream = upstream
         self._tls = tls
         self._connect_timeout = connect_timeout
