@@ -10,7 +10,7 @@ from oidc_middleware.session.cookie import SessionCookie
 from oidc_middleware.session.seal import seal, unseal
 
 LARGEST: Final = 60 * 1024
-"""Bytes of a record: memory and store take no larger entry. Tokens with thousands of groups do not fit."""
+"""Bytes of a record with new tokens: memory and store take few more. Tokens with thousands of groups do not fit."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -46,16 +46,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 
 
-def sealed(record: Record, cookie: SessionCookie) -> bytes:
-    """Return a record as it is stored.
+def check_size(record: Record) -> None:
+    """Check that a record with new tokens can be stored.
 
     Raises:
         ValueError: it is larger than `LARGEST`.
     """
-    data = _encode(record)
-    if len(data) > LARGEST:
-        raise ValueError(f"the session has {len(data)} bytes, and {LARGEST} are the most")
-    return seal(cookie.key, data, cookie.store_key)
+    size = len(_encode(record))
+    if size > LARGEST:
+        raise ValueError(f"the session has {size} bytes, and {LARGEST} are the most")
+
+
+def sealed(record: Record, cookie: SessionCookie) -> bytes:
+    """Return a record as it is stored."""
+    return seal(cookie.key, _encode(record), cookie.store_key)
 
 
 def opened(data: bytes, cookie: SessionCookie) -> Record | None:

@@ -31,7 +31,7 @@ from oidc_middleware.errors import (
 from oidc_middleware.session.cookie import SessionCookie
 from oidc_middleware.session.identity import renewed_claims
 from oidc_middleware.session.limits import Limits, access_ends, is_over
-from oidc_middleware.session.record import Record
+from oidc_middleware.session.record import Record, check_size
 from oidc_middleware.session.store import SessionStore
 
 LOCK_SECONDS: Final = 8.0
@@ -151,6 +151,10 @@ class Refresh:
     async def _saved(self, cookie: SessionCookie, record: Record, renewed: Renewed) -> Record:
         """Store what was renewed, over whatever was written meanwhile; an end of the session goes before it."""
         fresh = self._renewed(record, renewed)
+        try:
+            check_size(fresh)
+        except ValueError as error:
+            raise await self._ended(cookie, record, error) from None
         with contextlib.suppress(BackendUnavailable):  # this node goes by it, and sends it when the store is back
             for _ in range(_ATTEMPTS):
                 if await self._store.update(cookie, fresh):
@@ -167,7 +171,8 @@ class Refresh:
         try:
             self._check(fresh)
         except Revoked:
-            await self._store.delete(cookie.store_key)
+            with contextlib.suppress(BackendUnavailable):
+                await self._store.delete(cookie.store_key)
             raise
         return fresh
 

@@ -43,7 +43,7 @@ from oidc_middleware.session.identity import claims_of, kept_claims, principal_o
 from oidc_middleware.session.index import Index, Listed
 from oidc_middleware.session.known import KnownSession, KnownSessions, Ledger, Stamp
 from oidc_middleware.session.limits import Limits, access_ends, is_over
-from oidc_middleware.session.record import Record
+from oidc_middleware.session.record import Record, check_size
 from oidc_middleware.session.refresh import Refresh, Renewer
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.session.store import SessionStore
@@ -159,13 +159,13 @@ class Sessions:
         cookie = read(value.encode())
         assert cookie is not None  # noqa: S101  it has the shape
         record = self._begun(login, user_agent)
-        await self._ledger.begin()
-        self._check_record(record)
         try:
-            added = await self._store.add(cookie, record)
+            check_size(record)
         except ValueError as error:
             raise LoginError(str(error)) from None
-        if not added:
+        await self._ledger.begin()
+        self._check_record(record)
+        if not await self._store.add(cookie, record):
             raise BackendUnavailable("the store did not take the session")
         self._check_record(record)  # a log-out may have come meanwhile
         known = self._remember(value.encode(), cookie, record)

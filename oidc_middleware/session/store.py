@@ -27,11 +27,7 @@ class SessionStore:
         return None if data is None else opened(data, cookie)
 
     async def add(self, cookie: SessionCookie, record: Record) -> bool:
-        """Store a record where there is none, and wait for it; tell whether that was done.
-
-        Raises:
-            ValueError: it is too large.
-        """
+        """Store a record where there is none, and wait for it; tell whether that was done."""
         return await self._cache.add(cookie.store_key, sealed(record, cookie), record.ends_at, record.version)
 
     async def update(self, cookie: SessionCookie, record: Record) -> bool:
