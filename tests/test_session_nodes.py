@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -161,20 +161,20 @@ class _Met:
         return app
 
 
-async def test_a_node_that_is_killed_between_exchange_and_save(cluster: Cluster) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "paused"])
+async def test_a_node_that_falls_out_between_exchange_and_save(cluster: Cluster, how: signal.Signals) -> None:
     """Z-refresh-crash: the user logs in again; no loop, nobody else's token, and nobody waits for ever."""
     cookie = cluster.log_in()
     ends = time.time() + LIFE
     met = _Met()
     cluster.issuer.fault("token", met, times=1)
     wait_for(ends + 0.1)
-    asking = threading.Thread(target=_lost, args=(cluster, cookie), daemon=True)
+    asking = threading.Thread(target=_asked, args=(cluster, cookie), daemon=True)
     asking.start()
     assert await asyncio.to_thread(met.event.wait, SECONDS)
     until(lambda: cluster.exchanges() == 1)
 
-    os.kill(cluster.nodes[0].pid, signal.SIGKILL)
-    asking.join(SECONDS)
+    os.kill(cluster.nodes[0].pid, how)
 
     began = time.monotonic()
     answers = await asyncio.gather(*(asyncio.to_thread(cluster.ask, node, cookie) for node in (1, 2) * 5))
@@ -190,10 +190,16 @@ async def test_a_node_that_is_killed_between_exchange_and_save(cluster: Cluster)
     again = cluster.log_in(1)
     answer = cluster.ask(2, again)
     assert (answer.status_code, answer.json()["sub"]) == (200, "alice")
+    if how == signal.SIGSTOP:
+        os.kill(cluster.nodes[0].pid, signal.SIGCONT)
+        until(partial(cluster.refuses, 0, cookie))
+        assert cluster.ask(0, again).status_code == 200
+        assert cluster.exchanges() == 2
+    await asyncio.to_thread(asking.join, SECONDS)
 
 
-def _lost(cluster: Cluster, cookie: str) -> None:
-    with pytest.raises(httpx2.TransportError):
+def _asked(cluster: Cluster, cookie: str) -> None:
+    with suppress(httpx2.TransportError):
         httpx2.get(cluster.nodes[0].url + "/me", headers={"cookie": cookie}, trust_env=False, timeout=SECONDS)
 
 
