@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from oidc_middleware.testing import FakeIssuer
 
 from live_kit import COMPLETE, CUT, Client
 from proxy_kit import App, Message, Reader, Writer, behind, saying, until
-from servers_kit import AUDIENCE, COMMANDS, Server, running
+from servers_kit import AUDIENCE, COMMANDS, START_SECONDS, Server, running
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +40,16 @@ def server(
 ) -> Iterator[Server]:
     monkeypatch.setenv("UPSTREAM", app.url)
     with running(request.param, issuer.url, tmp_path / "log", "proxied_app:app") as server:
+        wait_until_ready(server)
         yield server
+
+
+def wait_until_ready(server: Server) -> None:
+    """Return when it has the issuer's keys: on a busy machine they may come late."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.get("/oauth2/health").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 async def test_requests_and_responses(server: Server, app: App, issuer: FakeIssuer) -> None:
@@ -120,6 +130,7 @@ async def test_websockets(name: str, issuer: FakeIssuer, tmp_path: Path, monkeyp
         port = next(iter(upstream.sockets)).getsockname()[1]
         monkeypatch.setenv("UPSTREAM", f"http://127.0.0.1:{port}")
         with running(name, issuer.url, tmp_path / "log", "proxied_app:app") as server:
+            wait_until_ready(server)
             headers = {"Authorization": f"Bearer {issuer.token('alice')}"}
             url = f"ws://127.0.0.1:{server.port}/ws"
             async with connect(url, additional_headers=headers, proxy=None) as client:
@@ -143,6 +154,7 @@ async def test_mounted(
     """The app sees what stands below the mount."""
     monkeypatch.setenv("UPSTREAM", app.url)
     with running(name, issuer.url, tmp_path / "log", "proxied_app:mounted") as server:
+        wait_until_ready(server)
         assert await asyncio.to_thread(lambda: server.get("/base/health").text) == "ok"
         await asyncio.to_thread(lambda: server.get("/base/a%2Cb/?x", issuer.token("alice")))
         await asyncio.to_thread(lambda: server.get("/base", issuer.token("alice")))
