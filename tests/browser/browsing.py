@@ -19,7 +19,7 @@ def browsing(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
     """Return a profile that nobody used before. It reaches this machine only: a login page wants fonts."""
     with chromium.new_context(**options) as context:
         context.set_default_timeout(WAIT_MILLISECONDS)
-        context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", lambda route: route.abort())
+        context.route(lambda url: urlsplit(url).hostname not in {"127.0.0.1", "localhost"}, lambda route: route.abort())
         yield context
 
 

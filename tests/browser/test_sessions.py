@@ -75,3 +75,36 @@ def test_the_session_ends_in_an_open_page(node_installed: None, patient_tiers: N
         expect(page.locator("#who")).to_have_text("alice")
         assert app.provider.requests()["/auth"] > logins
         assert ask(page) == LOGGED_IN
+
+
+def test_the_provider_is_another_site(node_installed: None, patient_tiers: None, context: BrowserContext) -> None:
+    """As it mostly is: the way there and back crosses sites. Its form comes without the cookie, its link with it."""
+    with fleet(size=1, host="localhost") as app:
+        page = context.new_page()
+        log_in(page, f"{app.base}/orders/7")
+        assert ask(page) == LOGGED_IN
+        page.goto(f"{app.provider.issuer}/session/end")
+        with page.expect_navigation(url=f"{app.base}/linked"):
+            page.evaluate("(url) => { location.href = url; }", f"{app.base}/linked")
+        expect(page.locator("#who")).to_have_text("alice")
+
+        page.goto(f"{app.provider.issuer}/session/end")
+        with page.expect_navigation() as navigated:
+            page.evaluate(
+                """(url) => {
+                    const form = document.body.appendChild(document.createElement('form'));
+                    form.method = 'POST';
+                    form.action = url;
+                    form.submit();
+                }""",
+                f"{app.base}/me",
+            )
+        assert navigated.value.status == 401
+
+        page.goto(f"{app.base}/orders/8")
+        page.locator("#out").click()
+        page.get_by_role("button", name="Yes, sign me out").click()
+        page.wait_for_url(f"{app.base}/oauth2/signed_out*")
+        assert page.request.get(f"{app.base}/me").status == 401
+        page.goto(f"{app.base}/orders/9")
+        expect(page.locator("[name=login]")).to_be_visible()

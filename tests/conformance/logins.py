@@ -26,11 +26,8 @@ class Fleet:
     nodes: tuple[Served, ...]
     provider: Stranger
     redis: RedisServer
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The addresses of the nodes."""
-        return tuple(f"http://127.0.0.1:{node.port}" for node in self.nodes)
+    urls: tuple[str, ...]
+    """The addresses of the nodes."""
 
     @property
     def base(self) -> str:
@@ -43,11 +40,16 @@ class Fleet:
 
 
 @contextmanager
-def fleet(size: int = 3, *, client_key: Path | None = None, **settings: Any) -> Iterator[Fleet]:
-    """Start it all; `settings` are those of the nodes. The private key of `app-keyed` is written to `client_key`."""
+def fleet(
+    size: int = 3, *, host: str = "127.0.0.1", client_key: Path | None = None, **settings: Any
+) -> Iterator[Fleet]:
+    """Start it all; `settings` are those of the nodes. The private key of `app-keyed` is written to `client_key`.
+
+    For browsers the provider is of the same site as the nodes, unless their `host` is `localhost`.
+    """
     with ExitStack() as stack:
         listeners = [stack.enter_context(listen()) for _ in range(size)]
-        urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]
+        urls = [f"http://{host}:{listener.getsockname()[1]}" for listener in listeners]
         provider = stack.enter_context(Stranger(apps=urls))
         if client_key is not None:
             client_key.write_text(provider.client_key())
@@ -63,7 +65,7 @@ def fleet(size: int = 3, *, client_key: Path | None = None, **settings: Any) -> 
         nodes = [
             stack.enter_context(serving(login_app(**(usual | settings)), listener=listener)) for listener in listeners
         ]
-        yield Fleet(tuple(nodes), provider, redis)
+        yield Fleet(tuple(nodes), provider, redis, tuple(urls))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
