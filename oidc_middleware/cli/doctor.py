@@ -9,6 +9,7 @@ from oidc_middleware.cache import TYPES, HybridBackend
 from oidc_middleware.cache.backend import Health
 from oidc_middleware.cli.asked import examine_introspection
 from oidc_middleware.cli.ledger import read_journal, read_store
+from oidc_middleware.cli.logins import examine_login
 from oidc_middleware.cli.options import settings_of
 from oidc_middleware.cli.proxies import warnings
 from oidc_middleware.cli.terminal import keep_log_of_issuers_quiet, listed, print_line, printable, shown
@@ -42,7 +43,9 @@ async def examine(oidc: OIDC) -> int:
     answers = [await _examine_cache(oidc), await _examine_ledger(oidc), await _examine_journal(oidc)]
     for issuer in oidc.settings.trusted:
         answers += [
-            await _examine_issuer(issuer, provider) and await examine_introspection(issuer, provider, oidc)
+            await _examine_issuer(issuer, provider)
+            and await examine_introspection(issuer, provider, oidc)
+            and await examine_login(issuer, provider, oidc.settings)
             for provider in _providers(issuer, oidc)
         ]
     if oidc.settings.issuer_resolver is not None:
