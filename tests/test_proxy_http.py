@@ -503,7 +503,9 @@ async def test_a_connection_that_nobody_accepts_is_504() -> None:
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("how", ["close", "abort", "silence", "garbage"])
-async def test_a_response_that_ends_in_the_middle_is_cut(app: App, framing: bytes, how: str) -> None:
+async def test_a_response_that_ends_in_the_middle_is_cut(
+    app: App, framing: bytes, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """What came goes on first, and nobody takes it for the whole."""
     over = asyncio.Event()
 
@@ -523,12 +525,14 @@ async def test_a_response_that_ends_in_the_middle_is_cut(app: App, framing: byte
 
     app.answer = half
     async with before(app, proxy=FAST) as front:
-        answer = await front.ask("GET /orders")
+        answer = await front.ask("GET /orders?secret")
         over.set()
         if how == "garbage" and b"Content" in framing:  # more than was promised: the promise counts
             assert (answer.body, answer.end) == (b"half" + b"x" * 96, COMPLETE)
         else:
             assert (answer.status, answer.body, answer.end) == (200, b"half", CUT)
+            assert [text for text in caplog.messages if "/orders" in text and "was cut" in text]
+        assert "secret" not in caplog.text
         assert (await front.ask("GET /open/x")).status == 200
 
 

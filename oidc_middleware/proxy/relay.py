@@ -82,7 +82,7 @@ class Relay:
             if not self._client_is_gone:
                 if not self._has_begun:
                     raise
-                logger.warning("the response to %.200r was cut: %s", self._request.target, error)
+                logger.warning("the response to %.200r was cut: %s", self._path, error)
         except OSError:  # what servers raise when the client is gone (ASGI, since 2.4)
             self._leave()
         finally:
@@ -91,6 +91,11 @@ class Relay:
                     begun.cancel()
             if self._link is not None:
                 self._pool.keep(self._link)
+
+    @property
+    def _path(self) -> bytes:
+        """What the log may hold: a query may hold secrets."""
+        return self._request.target.partition(b"?")[0]
 
     # ------------------------------------------------------------------------------------------------------- the client
 
