@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Response, expect
@@ -91,7 +92,7 @@ def test_choice_of_issuers(node_installed: None, patient_tiers: None, page: Page
     """Two of three are of one host, and can be told apart."""
     names = ["https://login.example.com", "https://id.example.org/realms/staff", "https://id.example.org/realms/guests"]
     issuers = [Issuer(issuer=name, audience=AUDIENCE, client_id="app", client_secret="s") for name in names]
-    without = dict.fromkeys(("issuer", "audience", "client_id", "client_secret"))
+    without: dict[str, Any] = dict.fromkeys(("issuer", "audience", "client_id", "client_secret"))
     with fleet(size=1, issuers=issuers, **without) as app:
         see(page, page.goto(f"{app.base}/orders"), "choice", 200, "Sign in")
         labels = page.get_by_role("link").all_inner_texts()

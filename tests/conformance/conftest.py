@@ -79,7 +79,7 @@ def app(provider_installed: None, patient_tiers: None) -> Iterator[Fleet]:
 def keyed_app(provider_installed: None, patient_tiers: None, tmp_path: Path) -> Iterator[Fleet]:
     """Return a node whose client has a key instead of a secret."""
     key = tmp_path / "client.pem"
-    client = {"client_id": "app-keyed", "client_secret": None, "client_auth_method": "private_key_jwt"}
+    client: dict[str, Any] = {"client_id": "app-keyed", "client_secret": None, "client_auth_method": "private_key_jwt"}
     with fleet(size=1, client_key=key, client_key_file=str(key), **client) as found:
         yield found
 

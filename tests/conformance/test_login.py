@@ -83,3 +83,40 @@ def test_a_refresh_that_is_refused_ends_the_session(app: Fleet, alice: Person) -
         wait_for(lambda: app.statuses(alice) == [401, 401, 401])
         assert (tries, provider.requests()["/token"]) == (1, 1)
         log_in(app, alice)
+
+
+def test_a_provider_that_hangs_ends_no_session(app: Fleet, alice: Person) -> None:
+    """503 and no 401 while it does, on every node. What it makes of the refresh token afterwards is its affair."""
+    app.provider.lives(AccessToken=2)
+    log_in(app, alice)
+    app.provider.freeze()
+    try:
+        seen: set[int] = set()
+        nodes = cycle(app.urls)
+
+        def is_over() -> bool:
+            seen.add(alice.fetch(next(nodes) + "/token").status_code)
+            return 503 in seen
+
+        wait_for(is_over, 60)
+        assert seen <= {200, 503}
+    finally:
+        app.provider.thaw()
+    app.provider.lives()
+    log_in(app, alice)
+    assert app.statuses(alice) == [200, 200, 200]
+
+
+def test_a_redis_that_comes_back_empty(app: Fleet, alice: Person) -> None:
+    """Sessions are lost with it. Nobody is let in by that, and the provider, which knows who it is, asks nothing."""
+    log_in(app, alice)
+    app.redis.kill()
+    with Person("alice") as elsewhere:
+        elsewhere.browser.cookies.update(alice.browser.cookies)
+        assert elsewhere.fetch(app.urls[2] + "/me").status_code == 503
+    app.redis.start()
+    wait_for(lambda: alice.fetch(app.urls[2] + "/me").status_code == 401)
+    alice.places.clear()
+    log_in(app, alice)
+    assert not any("/interaction/" in place for place in alice.places)
+    wait_for(lambda: app.statuses(alice) == [200, 200, 200])
