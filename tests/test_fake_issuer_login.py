@@ -329,3 +329,19 @@ async def test_an_id_token_of_another_client_signs_nobody_out(issuer: FakeIssuer
 
     assert refusal(await browser.get(issuer.endpoint("end_session"), params=params)) == (400, "invalid_request")
     assert await is_active(issuer, browser, tokens["access_token"])
+
+
+async def test_a_test_logs_somebody_in(issuer: FakeIssuer, browser: AsyncClient) -> None:
+    back = await issuer.sign_in(f"{issuer.endpoint('authorize')}?{urlencode(ASKED)}", "bob")
+    assert back.startswith(f"{CALLBACK}?")
+    answer = {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
+    assert (answer["state"], answer["iss"]) == ("s-1", issuer.url)
+    tokens = (await exchange(issuer, browser, answer["code"])).json()
+    assert (issuer.read(tokens["access_token"]) or {})["sub"] == "bob"
+
+
+async def test_a_test_whose_request_is_refused_is_told(issuer: FakeIssuer) -> None:
+    with pytest.raises(ValueError, match=r"the issuer answers 400: .*redirect URI is not registered"):
+        await issuer.sign_in(
+            f"{issuer.endpoint('authorize')}?{urlencode(ASKED | {'redirect_uri': 'https://x.example'})}"
+        )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 import msgspec
@@ -250,7 +250,25 @@ class FakeIssuer:
         """Sign any bytes as header and payload; see `tokens.sign`."""
         return sign(header, payload, key or self.keys.current(), algorithm)
 
-    # Signing out
+    # Signing in and out
+
+    async def sign_in(self, url: str, username: str = "alice") -> str:
+        """Log in at the login page as somebody would whom a client sent there; return where they are sent back to.
+
+        `url` is the client's authentication request: the `Location` of its redirect.
+
+        Raises:
+            ValueError: the issuer refuses the request, and sends nobody anywhere.
+        """
+        import httpx2
+
+        page, _, query = url.partition("?")
+        form = dict(parse_qsl(query, keep_blank_values=True)) | {"username": username, "decision": "allow"}
+        async with httpx2.AsyncClient(transport=self.transport()) as browser:
+            answer = await browser.post(page, data=form)
+        if "location" not in answer.headers:
+            raise ValueError(f"the issuer answers {answer.status_code}: {answer.text[:500]}")
+        return str(answer.headers["location"])
 
     async def logout(
         self, sub: str | None = None, *, sid: str | None = None, **shape: Unpack[Shape]
