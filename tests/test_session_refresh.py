@@ -214,7 +214,7 @@ async def test_a_stop_waits_for_an_exchange(cache: str, fake_issuer: FakeIssuer,
 
 
 async def test_a_log_out_wins_over_a_late_answer(door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
-    """Z-refresh-late."""
+    """Z-refresh-late: and the issuer gets back what it gave (RFC 7009)."""
     browser = await browser_of(door, fake_issuer)
     known = await sessions_of(door).find(f"{NAME}={browser.cookie}".encode())
     assert known is not None
@@ -230,6 +230,7 @@ async def test_a_log_out_wins_over_a_late_answer(door: Door, fake_issuer: FakeIs
     assert (await asked).status == 401
     assert await is_over(browser)
     assert await door.oidc.caches.session.get(known.cookie.store_key) is None
+    assert all(token.grant.ended for token in fake_issuer.grants.refresh.values())
 
 
 async def test_a_log_out_on_another_node_wins_too(cache: str, fake_issuer: FakeIssuer, oidc_clock: ManualClock) -> None:

@@ -244,3 +244,19 @@ async def test_sessions_of_workers_over_one_file(node: MakeNode, fake_issuer: Fa
     browser = await browser_of(here, fake_issuer)
 
     assert (await at(there, browser).ask()).status == 200
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_a_node_that_starts_while_the_store_is_down(
+    redis_server: RedisServer, node: MakeNode, fake_issuer: FakeIssuer, oidc_clock: ManualClock, outage: str
+) -> None:
+    """It knows nobody: 503 for whoever has a cookie, and not a login."""
+    browser = await browser_of(node(redis_server.url), fake_issuer)
+    end(redis_server, outage)
+    fresh = at(node(redis_server.url, optional=["/maybe"]), browser)
+
+    for path in ("/orders", "/maybe"):
+        for headers in (FETCH, NAVIGATION):
+            assert is_503(await fresh.ask(path, headers=headers))
+    assert NAME in browser.jar
+    mend(redis_server, outage)

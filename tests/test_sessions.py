@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.authentication import requires
 from starlette.responses import JSONResponse
@@ -669,3 +672,22 @@ async def test_no_shared_cache_keeps_an_answer(
     assert (await browser.ask()).headers["cache-control"] == expected
     with_token = await browser.ask(token=fake_issuer.token())
     assert with_token.headers.get("cache-control", "") == dict(sent).get(b"cache-control", b"").decode()
+
+
+def test_any_cookie_header_is_answered(fake_issuer: FakeIssuer) -> None:
+    """Z-session-idor, Z-toss: whatever bytes come, nobody is let in by them, and nothing breaks."""
+    pieces = st.sampled_from(
+        [NAME.encode(), b"=", b";", b" ", b"A" * 64, b"A" * 63, b'"', b"\x00", b"\xff", b"\r\n", b","]
+    )
+    headers = st.lists(st.lists(pieces, max_size=8).map(b"".join) | st.binary(max_size=80), max_size=3)
+    with asyncio.Runner() as runner:
+        door = door_of(fake_issuer)
+
+        @given(headers, st.sampled_from(["GET", "POST"]))
+        def check(values: list[bytes], method: str) -> None:
+            answer = runner.run(door.ask(method=method, headers=[(b"cookie", value) for value in values]))
+            assert answer.status in (400, 401)
+            assert answer.seen is None
+
+        check()
+        runner.run(door.oidc.stop())

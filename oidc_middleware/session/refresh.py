@@ -65,6 +65,9 @@ class Renewer(Protocol):
             ProviderError: it does not answer.
         """
 
+    async def give_up(self, record: Record) -> None:
+        """Tell the issuer of a session that is over that its refresh token is not needed, if it can be told."""
+
 
 class Refresh:
     """`check` holds a session against the ledger, `end` ends one on every node.
@@ -155,25 +158,35 @@ class Refresh:
             check_size(fresh)
         except ValueError as error:
             raise await self._ended(cookie, record, error) from None
+        try:
+            fresh = await self._written(cookie, fresh)
+            self._check(fresh)
+        except Revoked:
+            with contextlib.suppress(BackendUnavailable):
+                await self._store.delete(cookie.store_key)
+            await self._renewer.give_up(fresh)
+            raise
+        return fresh
+
+    async def _written(self, cookie: SessionCookie, fresh: Record) -> Record:
+        """Store a session over whatever was written meanwhile, and return it as it is then.
+
+        Raises:
+            Revoked: it was ended, and is not in the store any more.
+        """
         with contextlib.suppress(BackendUnavailable):  # this node goes by it, and sends it when the store is back
             for _ in range(_ATTEMPTS):
                 if await self._store.update(cookie, fresh):
                     break
                 newest = await self._store.find_newest(cookie)
                 if newest is None:
-                    self._check(record)  # it was lost, or ended: the ledger knows
+                    self._check(fresh)  # it was lost, or ended: the ledger knows
                     if await self._store.add(cookie, fresh):
                         break
                     continue
                 fresh = msgspec.structs.replace(
                     fresh, version=newest.version + 1, ends_at=max(fresh.ends_at, newest.ends_at)
                 )
-        try:
-            self._check(fresh)
-        except Revoked:
-            with contextlib.suppress(BackendUnavailable):
-                await self._store.delete(cookie.store_key)
-            raise
         return fresh
 
     def _renewed(self, record: Record, renewed: Renewed) -> Record:

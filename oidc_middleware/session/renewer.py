@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -51,3 +52,12 @@ class IssuerRenewer:
             _log.warning("session %s: its new ID token is left out: %s", record.name, error)
             return Renewed(msgspec.structs.replace(grant, id_token=None), None)
         return Renewed(grant, claims)
+
+    async def give_up(self, record: Record) -> None:
+        """Tell the issuer of a session that is over that its refresh token is not needed, if it can be told.
+
+        Source: RFC 7009 §2.1.
+        """
+        if record.refresh_token is not None:
+            with contextlib.suppress(BackendUnavailable):
+                await self._issuers[record.issuer].tokens.revoke(record.refresh_token)
