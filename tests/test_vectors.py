@@ -260,6 +260,7 @@ def test_rfc_8414_3_2_example() -> None:
         jwks_uri="https://server.example.com/jwks.json",
         authorization_endpoint="https://server.example.com/authorize",
         token_endpoint="https://server.example.com/token",
+        userinfo_endpoint="https://server.example.com/userinfo",
     )
 
 
