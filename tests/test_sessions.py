@@ -691,3 +691,10 @@ def test_any_cookie_header_is_answered(fake_issuer: FakeIssuer) -> None:
 
         check()
         runner.run(door.oidc.stop())
+
+
+async def test_a_form_that_came_too_late_gets_a_page_with_the_way_to_the_login(door: Door) -> None:
+    """It is not sent there by itself: what was in the form would be lost without a word."""
+    answer = await door.ask("/orders", method="POST", headers=[*NAVIGATION, (b"origin", BASE.encode())])
+    assert (answer.status, "location" in answer.headers) == (401, False)
+    assert f'<a href="{BASE}/oauth2/start">Sign in</a>' in answer.body.decode()

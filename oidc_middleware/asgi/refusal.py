@@ -39,13 +39,14 @@ class Refusal:
     the body.
     """
 
-    __slots__ = ("_on_error", "_realm", "_resource_metadata")
+    __slots__ = ("_on_error", "_realm", "_resource_metadata", "_start")
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._realm = settings.realm if settings is not None else None
         self._on_error = settings.on_error if settings is not None else None
         metadata = settings.resource_metadata if settings is not None else None
         self._resource_metadata = metadata.url if metadata is not None else None
+        self._start = f"{settings.base_url}{settings.prefix}/start" if settings is not None and settings.login else None
 
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, error: OIDCError, scopes: Iterable[str] = ()
@@ -82,7 +83,7 @@ class Refusal:
                 return self._stamp(made, error, scopes)
             except Exception:  # theirs may raise anything; a refusal stays a refusal
                 logger.exception("on_error failed, the standard response is sent instead")
-        return self._stamp(error_response(error, headers=scope["headers"]), error, scopes)
+        return self._stamp(error_response(error, headers=scope["headers"], start=self._start), error, scopes)
 
     def _stamp(self, response: Response, error: OIDCError, scopes: Iterable[str]) -> Response:
         return stamp(response, error, realm=self._realm, scopes=scopes, resource_metadata=self._resource_metadata)

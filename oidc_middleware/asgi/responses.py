@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from oidc_middleware.asgi.pages import page
+from oidc_middleware.asgi.pages import Action, page
 from oidc_middleware.core.accept import prefers_html
 from oidc_middleware.core.challenge import challenge
 from oidc_middleware.errors import InsufficientScope, MissingToken, OIDCError, UpstreamError
@@ -28,14 +28,17 @@ def error_response(
     headers: Iterable[tuple[bytes, bytes]] = (),
     realm: str | None = None,
     scopes: Iterable[str] = (),
+    start: str | None = None,
 ) -> Response:
     """Return the answer to a request that `error` ended: JSON, or a page where the browser prefers one.
 
-    `headers` are the request's, of which Accept is read; `scopes` those that the resource needs, where known.
+    `headers` are the request's, of which Accept is read; `scopes` those that the resource needs, where known; `start`
+    is where a login begins, for somebody whose form came too late.
     """
     if prefers_html(headers):
         title = f"{error.status} {HTTPStatus(error.status).phrase}"
-        response = page(title, [_FOR_PEOPLE.get(type(error), type(error).public)])
+        actions = [Action("Sign in", start)] if start is not None and isinstance(error, MissingToken) else []
+        response = page(title, [_FOR_PEOPLE.get(type(error), type(error).public)], actions)
     else:
         body = {"error": _code(error), "error_description": type(error).public}
         response = Response(msgspec.json.encode(body), media_type="application/json")
