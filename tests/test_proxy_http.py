@@ -382,6 +382,16 @@ async def test_a_kept_connection_that_turns_out_to_be_closed(
     assert (len(app.requests), app.connections) == ((2, 1) if status == 502 else (3, 2))
 
 
+async def test_an_app_that_is_silent_on_a_kept_connection_is_not_asked_twice(app: App) -> None:
+    """It may be at it; and what was given up is cut."""
+    async with before(app, proxy=FAST) as front:
+        assert (await front.ask("GET /orders")).status == 200
+        app.answer = silence
+        assert (await front.ask("GET /orders")).status == 504
+        assert (app.connections, len(app.requests)) == (1, 2)
+        await until(lambda: app.open == 0)
+
+
 async def test_a_new_connection_that_is_closed_is_not_tried_again(front: Front, app: App) -> None:
     app.answer = saying(then=lambda writer: writer.transport.abort())
     assert (await front.ask("GET /orders")).status == 502

@@ -167,6 +167,8 @@ class Relay:
             link = await self._connect()
         try:
             response = await self._ask(link)
+        except UpstreamTimeout:  # it is there, and may be at it
+            raise
         except UpstreamError:
             if not (link.served and not link.has_answered and self._is_worth_another_try()):
                 raise
