@@ -72,6 +72,37 @@ async def test_other_targets_are_refused(front: Front, app: App, request_line: s
         assert app.requests == []
 
 
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (b"GET /open/x HTTP/1.1\r\nHost: a\r\nX-A: ", b"a"),
+        (b"GET /open/x HTTP/1.1\r\nHost: a\r\n", b"A:\r\n"),
+        (b"GET /open/x", b"x"),
+        (b"POST /open/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-A: ", b"a"),
+    ],
+    ids=["line", "lines", "target", "trailer"],
+)
+async def test_a_head_without_an_end_is_refused(front: Front, start: bytes, endless: bytes) -> None:
+    """It would fill the memory; and it is refused before it is whole."""
+    reader, writer = await front.open()
+    writer.write(start + endless * (1 << 18))
+    assert (await front.response(reader)).status == 400
+    writer.close()
+
+
+async def test_a_long_head_that_is_whole_is_passed_on(front: Front, app: App) -> None:
+    """Also behind a body that came in the same moment."""
+    value = "a" * 40_000
+    reader, writer = await front.open()
+    body = b"b" * 100_000
+    writer.write(front.head("POST /orders", f"Content-Length: {len(body)}", f"X-A: {value}") + body)
+    writer.write(front.head("GET /orders", f"X-A: {value}"))
+    for request_line in (b"POST /orders HTTP/1.1", b"GET /orders HTTP/1.1"):
+        assert (await front.response(reader)).status == 200
+        assert (app.last.start, app.last.one("x-a")) == (request_line, value)
+    writer.close()
+
+
 async def test_trace_is_not_passed_on(front: Front, app: App) -> None:
     """It would show the client what we send besides."""
     answer = await front.ask("TRACE /orders")

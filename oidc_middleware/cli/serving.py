@@ -58,14 +58,14 @@ def serve(
 
     The peer that the app sees is the one that connected: uvicorn's own handling of forwarded headers, which would hide
     it, is off. Requests that are under way when a signal comes have `drain_seconds` left. With `passes_on`, what
-    uvicorn would add to responses is left out, and WebSockets and request lines come as `ReverseProxy` needs them.
+    uvicorn would add to responses is left out, and WebSockets come as `ReverseProxy` needs them.
 
     Raises:
         SystemExit: the app did not start; the log says why.
     """
     config = uvicorn.Config(
         app,
-        http=http_protocol() if passes_on else "auto",
+        http=http_protocol(),
         ws="auto" if passes_on else "none",
         ws_per_message_deflate=not passes_on,
         lifespan="on",
