@@ -176,6 +176,7 @@ async def test_the_cookie_of_a_session_is_not_for_the_app_to_set(front: Front, a
     app.answer = saying(
         b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nSet-Cookie: a=1; Path=/\r\n"
         b"Set-Cookie: __Host-oidc_session=evil; Path=/; Secure\r\nset-cookie: oidc_session_flow_00=evil\r\n"
+        b"Set-Cookie: =oidc_session=evil\r\nSet-Cookie:  = oidc_session_flow_00=evil; Path=/\r\n"
         b"Set-Cookie: b=2\r\nServer-Timing: db\r\nWWW-Authenticate: Basic\r\n\r\n"
     )
     answer = await front.ask("GET /orders")

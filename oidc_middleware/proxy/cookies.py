@@ -6,6 +6,7 @@ Source: RFC 6265 §5.2 and §5.4 (how a browser writes and reads them), §4.1.1 
 from __future__ import annotations
 
 _PREFIXES = (b"__host-", b"__secure-")
+_SKIPPED = b"= \t\n\r\x0b\x0c"
 
 
 class OwnCookies:
@@ -28,7 +29,8 @@ class OwnCookies:
         return self._is_ours(set_cookie.partition(b";")[0])
 
     def _is_ours(self, pair: bytes) -> bool:
-        name = pair.partition(b"=")[0].strip().lower()
+        # A browser sends a cookie without a name, such as `=a=b`, as if it were one with a name.
+        name = pair.lstrip(_SKIPPED).partition(b"=")[0].strip().lower()
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
         return name == self._name or name.startswith(self._flow)
