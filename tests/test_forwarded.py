@@ -326,6 +326,15 @@ def test_ambiguous_paths_below_an_endpoint_are_for_it_to_judge_where_they_are_pr
     assert policy.decide("GET", "/oauth2/auth/../health").access is Access.REFUSED
 
 
+@pytest.mark.parametrize("uri", ["/oauth2/auth/%252e%252e/%252e%252e/admin", "/oauth2/auth//admin", "/oauth2/auth/;/a"])
+def test_an_ambiguous_path_below_an_endpoint_opens_nothing_of_the_app(uri: str) -> None:
+    """A proxy that lets it pass sends it to the app, which may decode twice."""
+    policy = Policy(rules=[ADMIN], ambiguous_paths="protect", endpoints={"auth/*": None})
+    decision = policy.decide_forwarded(asked("GET", uri))
+    assert (decision.access, decision.rules, decision.ambiguous) == (Access.IDENTITY, (ADMIN,), True)
+    assert POLICY.decide_forwarded(asked("GET", uri)).access is Access.REFUSED
+
+
 def test_no_list_opens_what_is_below_an_endpoint() -> None:
     with pytest.raises(ValueError, match="match the same paths"):
         Policy(public=["/oauth2/auth/x"], endpoints={"auth/*": None})

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from oidc_middleware.core.forwarded import Forwarded
-from oidc_middleware.core.paths import classify, route_path
+from oidc_middleware.core.paths import Shape, classify, route_path
 from oidc_middleware.core.patterns import Pattern, PolicyError, parse, segments_of
 from oidc_middleware.core.requirement import Identity
 from oidc_middleware.core.rule import Rule
@@ -120,7 +120,7 @@ class Policy:
             if route.startswith(ours):
                 return self._endpoints[ours[:-1]]
         if shape.kind == "ambiguous":
-            return Decision(Access.IDENTITY, self.rules, None, f"ambiguous path: {shape.reason}", ambiguous=True)
+            return self._protected(shape)
         return self._endpoints.get(route) or self._by_pattern(method, segments_of(route))
 
     def decide_forwarded(self, forwarded: Forwarded | None) -> Decision:
@@ -134,7 +134,9 @@ class Policy:
             return Decision(Access.IDENTITY, self.rules, None, "forwarded request unknown", ambiguous=True)
         decision = self.decide(forwarded.method or "", forwarded.path, forwarded.raw_path)
         if decision.endpoint is not None:
-            return replace(decision, endpoint=None)
+            # What is ambiguous below an endpoint is nothing to us, but the app may read another path in it.
+            shape = classify(forwarded.path, forwarded.raw_path)
+            return self._protected(shape) if shape.kind == "ambiguous" else replace(decision, endpoint=None)
         if forwarded.method is None and decision.access is Access.IDENTITY and not decision.ambiguous:
             segments = segments_of(forwarded.path)
             found = {id(rule): rule for pattern, rule, _ in self._closing if pattern.matches(segments)}
@@ -146,6 +148,9 @@ class Policy:
         """Each rule that is never asked, with the earlier one that takes all its requests."""
         forms = [(rule, parse(rule.path, "rules").closing()) for rule in self.rules]
         return tuple((later[0], earlier[0]) for earlier, later in combinations(forms, 2) if _hides(earlier, later))
+
+    def _protected(self, shape: Shape) -> Decision:
+        return Decision(Access.IDENTITY, self.rules, None, f"ambiguous path: {shape.reason}", ambiguous=True)
 
     def _by_pattern(self, method: str, segments: tuple[str, ...]) -> Decision:
         for pattern, decision in (*self._public, *self._optional):
