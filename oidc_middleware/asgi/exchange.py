@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from oidc_middleware.asgi.ending import Ending
+from oidc_middleware.asgi.private import private
 from oidc_middleware.asgi.track import Track
 from oidc_middleware.asgi.waits import Disconnected, Waits
 from oidc_middleware.core.known import Known
@@ -40,6 +41,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     nothing but its start here; a Struct, for every request makes one.
     """
 
+    is_private: ClassVar[bool] = False
+
     known: Known
     scope: Scope
     _receive: Receive
@@ -57,6 +60,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
                 return self._send_part(message)
             self._is_complete = True
         elif message["type"] == "http.response.start":
+            if self.is_private:
+                message = private(message)
             self._start = message
         return self._send(message)
 
@@ -123,6 +128,12 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     def __repr__(self) -> str:
         return f"Exchange({self.known!r})"
+
+
+class PrivateExchange(Exchange):
+    """The exchange of a session: its response says who may store it."""
+
+    is_private: ClassVar[bool] = True
 
 
 def without_pathsend(extensions: Mapping[str, Any]) -> dict[str, Any]:

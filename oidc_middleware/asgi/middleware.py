@@ -11,10 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from oidc_middleware.asgi.credentials import Credentials
 from oidc_middleware.asgi.endpoints import ENDPOINTS
 from oidc_middleware.asgi.endpoints.administrators import check_administrator
-from oidc_middleware.asgi.exchange import PATHSEND, Exchange, without_pathsend
+from oidc_middleware.asgi.exchange import PATHSEND, Exchange, PrivateExchange, without_pathsend
 from oidc_middleware.asgi.lifespan import pass_lifespan, refuse_lifespan
 from oidc_middleware.asgi.mount import AUDIENCES_KEY, audience_of_mount, check_audience, settings_of_mount
-from oidc_middleware.asgi.private import PrivateExchange
 from oidc_middleware.asgi.refusal import SCOPES_KEY, SETTINGS_KEY, SIGN_IN_KEY, Refusal, ask_for
 from oidc_middleware.asgi.sign_in import SignIn
 from oidc_middleware.asgi.staleness import telling

@@ -7,26 +7,13 @@ that leads back would show it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Final
 
 from starlette.types import Message
 
-from oidc_middleware.asgi.exchange import Exchange
-
 _VALIDATORS: Final = frozenset({b"etag", b"last-modified"})
 _ASKED_AGAIN: Final = (b"cache-control", b"private, no-cache")
 _NOT_STORED: Final = (b"cache-control", b"no-store")
-
-
-class PrivateExchange(Exchange):
-    """The exchange of a session: its response says who may store it."""
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message of the app on."""
-        if message["type"] == "http.response.start":
-            message = private(message)
-        return Exchange.send(self, message)
 
 
 def private(start: Message) -> Message:
