@@ -477,11 +477,12 @@ async def test_a_name_that_nobody_knows() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 1_000_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX A: b\r\n\r\n",
+        b"HTTP/1.1 999 Request denied\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 2",
         b"",
     ],
-    ids=["not HTTP", "length", "lengths", "long", "name", "101", "half", "nothing"],
+    ids=["not HTTP", "length", "lengths", "long", "name", "status", "101", "half", "nothing"],
 )
 async def test_what_is_no_response_is_502(front: Front, app: App, said: bytes) -> None:
     app.answer = saying(said, then=lambda writer: writer.close())

@@ -32,6 +32,8 @@ one that is sent to nobody costs less than the task."""
 logger: logging.Logger = logging.getLogger("oidc_middleware.proxy")
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_LAST_STATUS: Final = 599
+"""Of the last class that there is (RFC 9110 §15)."""
 
 Rewrite = Callable[[Headers], Headers]
 
@@ -201,6 +203,8 @@ class Relay:
         while True:
             event = await self._next(link)
             if isinstance(event, h11.Response):
+                if event.status_code > _LAST_STATUS:
+                    raise UpstreamError(f"its answer: there is no status {event.status_code}")
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 raise UpstreamError("it closed the connection without an answer")
