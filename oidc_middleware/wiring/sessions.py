@@ -15,8 +15,9 @@ from oidc_middleware.core.cookies import CookieShape
 from oidc_middleware.session.cookie import Cookies
 from oidc_middleware.session.limits import Limits
 from oidc_middleware.session.login import LoginIssuer
+from oidc_middleware.session.opening import IssuerOfSessions
 from oidc_middleware.session.renewer import IssuerRenewer
-from oidc_middleware.session.sessions import IssuerOfSessions, Sessions
+from oidc_middleware.session.sessions import Sessions
 from oidc_middleware.session.sids import Sids
 from oidc_middleware.settings import Settings
 
