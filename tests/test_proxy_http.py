@@ -429,6 +429,21 @@ async def test_a_new_connection_that_is_closed_is_not_tried_again(front: Front, 
     assert (app.connections, len(app.requests)) == (1, 1)
 
 
+async def test_a_client_that_goes_away_with_two_requests_under_way(front: Front, app: App) -> None:
+    """Both end, not only the one that came last."""
+
+    async def stream(_: Message, reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n")
+        await reader.read()
+
+    app.answer = stream
+    reader, writer = await front.open()
+    writer.write(front.head("GET /events") + front.head("GET /orders"))
+    await reader.readuntil(b": hi")
+    writer.transport.abort()
+    await until(lambda: app.open == 0)
+
+
 async def test_idle_connections_end(app: App) -> None:
     async with before(app, proxy={"keep_seconds": 0.05}) as front:
         await front.ask("GET /orders")
