@@ -142,6 +142,15 @@ async def test_claims_in_headers_of_ones_own(app: App) -> None:
         assert app.last.all("x-webauth-user") == []
 
 
+async def test_a_claim_may_take_the_place_of_a_header_of_ours(app: App) -> None:
+    """F-spoof: there is one value, the chosen one, or none."""
+    async with before(app, proxy={"claim_headers": {"X-Forwarded-User": "name", "X-Forwarded-Email": "none"}}) as front:
+        front.authorization = f"Authorization: Bearer {front.issuer.token('alice', claims={'name': 'Alice'})}"
+        await front.ask("GET /orders", "X-Forwarded-User: admin", "X-Forwarded-Email: root@b.example")
+        assert (app.last.all("x-forwarded-user"), app.last.all("x-forwarded-email")) == (["Alice"], [])
+        assert app.last.all("x-auth-request-user") == ["alice"]
+
+
 async def test_credentials_stay_here(front: Front, app: App) -> None:
     """`Authorization` and our own cookies, of sessions and logins, with and without prefix."""
     cookies = "a=1; __Host-oidc_session=s3cret;oidc_session=s3cret; b=2;__host-oidc_session_flow_0a1b2c3d=s3cret"

@@ -50,7 +50,11 @@ def test_what_is_no_upstream(url: str) -> None:
         ({"connect_timeout": 0}, "connect_timeout"),
         ({"read_timeout": -1}, "read_timeout"),
         ({"claim_headers": {"X A": "sub"}}, "claim_headers"),
-        ({"claim_headers": {"Content-Length": "sub"}}, "claim_headers"),
+        *(
+            ({"claim_headers": {name: "sub"}}, "claim_headers")
+            for name in ("Content-Length", "transfer_encoding", "Cookie", "TE", "X-Forwarded-For", "X_Real_IP")
+        ),
+        ({"claim_headers": {"X-Name": "name", "x_name": "sub"}}, "claim_headers"),
         ({"ca_file": __file__}, "ca_file"),
     ],
 )
@@ -112,6 +116,16 @@ def test_a_target_stays_below_the_path_of_the_upstream(path: str) -> None:
 def where(headers: list[tuple[bytes, bytes]], trusted: tuple[str, ...] = (), client: Any = ("192.0.2.7", 1)) -> Any:
     scope = {"headers": [(b"host", b"app.example"), *headers], "client": client, "scheme": "https"}
     return dict(told(of_request(headers), origin(scope, None), [ip_network(each) for each in trusted]))
+
+
+@pytest.mark.parametrize(
+    "name", [b"x-forwarded", b"forwarded-for", b"x-original-host", b"x_host", b"cf-connecting-ipv6", b"x-remote-addr"]
+)
+def test_only_a_trusted_proxy_says_where_a_request_came_from(name: bytes) -> None:
+    """X-xff: under whatever name."""
+    assert name not in where([(name, b"evil")])
+    believed = where([(name, b"a")], ("192.0.2.0/24",))
+    assert believed.get(name) == (None if b"_" in name else b"a")
 
 
 def test_addresses() -> None:

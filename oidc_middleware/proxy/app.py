@@ -16,6 +16,7 @@ from oidc_middleware.core.identity_headers import folded
 from oidc_middleware.core.known import Known
 from oidc_middleware.errors import ConfigError, OIDCError, TokenError
 from oidc_middleware.proxy.cookies import OwnCookies
+from oidc_middleware.proxy.fields import may_hold_a_claim
 from oidc_middleware.proxy.outgoing import Rewriting, identity_of, outgoing
 from oidc_middleware.proxy.pool import Pool
 from oidc_middleware.proxy.relay import Relay
@@ -27,8 +28,6 @@ from oidc_middleware.wiring import SCOPE_KEY
 
 _COOKIE_NAME: str = Settings.model_fields["cookie_name"].default
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# They say how a message is sent, or who it is for.
-_NO_CLAIMS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "cookie", "upgrade"})
 _METHODS_REFUSED = frozenset({"TRACE", "CONNECT"})
 """TRACE would show a client what we send besides what it sent; CONNECT names another host."""
 
@@ -45,8 +44,9 @@ class ReverseProxy:
     upstream; None: the system's. `websocket_max_size` is the longest message of the app in bytes.
 
     What the app gets besides the request: the identity headers (see `core.identity_values`), and those of
-    `claim_headers`, names of headers with the claim for each. `pass_access_token` adds the access token; None: as the
-    settings of the middleware say. `pass_authorization` passes the client's `Authorization` on, `pass_host` its `Host`.
+    `claim_headers`, names of headers with the claim for each; they take the place of ours of the same name.
+    `pass_access_token` adds the access token; None: as the settings of the middleware say. `pass_authorization` passes
+    the client's `Authorization` on, `pass_host` its `Host`.
 
     Raises:
         ConfigError: one of these cannot work.
@@ -190,10 +190,15 @@ async def _access_token(scope: Scope, rewriting: Rewriting) -> str | None:
 
 
 def _claim_headers(given: Mapping[str, str]) -> tuple[tuple[bytes, str], ...]:
+    seen: set[bytes] = set()
     for name, claim in given.items():
-        if not _HEADER.fullmatch(name) or name.lower() in _NO_CLAIMS or not claim:
+        if not _HEADER.fullmatch(name) or not may_hold_a_claim(name.encode()) or not claim:
             problem = f"{name!r} is no header that can hold a claim"
             raise ConfigError("claim_headers", problem, 'Write {"X-Name": "name"}.')
+        if folded(name.encode()) in seen:
+            problem = f"{name!r} is another header in the list to some readers"
+            raise ConfigError("claim_headers", problem, "Leave one of them out.")
+        seen.add(folded(name.encode()))
     return tuple((name.lower().encode(), claim) for name, claim in given.items())
 
 

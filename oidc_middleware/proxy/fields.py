@@ -33,15 +33,23 @@ _OVERRIDES = frozenset(
 )  # fmt: skip
 # CGI calls it HTTP_PROXY, which programs take for the proxy to use (httpoxy, CVE-2016-5385).
 _ENVIRONMENT = frozenset({b"proxy"})
-_ENDS_HERE = frozenset().union(_HOP_BY_HOP, _FRAMING, _OVERRIDES, _ENVIRONMENT, map(folded, IDENTITY_HEADERS))
+_IDENTITY = frozenset(map(folded, IDENTITY_HEADERS))
+_ENDS_HERE = frozenset().union(_HOP_BY_HOP, _FRAMING, _OVERRIDES, _ENVIRONMENT, _IDENTITY)
 _IDENTITY_PREFIX = b"x-auth-request-"
 _FORWARDED_PREFIX = b"x-forwarded-"
 _FORWARDED = frozenset(
     {
-        b"forwarded", b"x-real-ip", b"client-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip",
-        b"cf-connecting-ip", b"front-end-https", b"x-scheme", b"x-url-scheme",
+        b"forwarded", b"forwarded-for", b"x-forwarded", b"x-original-forwarded-for", b"x-real-ip", b"client-ip",
+        b"x-client-ip", b"true-client-ip", b"fastly-client-ip", b"proxy-client-ip", b"wl-proxy-client-ip",
+        b"x-cluster-client-ip", b"cf-connecting-ip", b"cf-connecting-ipv6", b"x-originating-ip", b"x-remote-ip",
+        b"x-remote-addr", b"front-end-https", b"x-scheme", b"x-url-scheme", b"x-host", b"x-original-host",
+        b"x-http-host-override",
     }
 )  # fmt: skip
+# `origin` writes them.
+_WRITTEN = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-real-ip"}
+)
 
 
 def named_in_connection(headers: Headers) -> frozenset[bytes]:
@@ -68,6 +76,12 @@ def is_forwarded(name: bytes) -> bool:
     """Tell whether a field says where a request came from: what only a trusted proxy is believed."""
     name = folded(name)
     return name.startswith(_FORWARDED_PREFIX) or name in _FORWARDED
+
+
+def may_hold_a_claim(name: bytes) -> bool:
+    """Tell whether a field of the request is free to say who it is: the others are about the message, or its origin."""
+    name = folded(name)
+    return name in _IDENTITY or not (name in _ENDS_HERE or name in _WRITTEN or name == b"cookie")
 
 
 def of_response(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, Final
 
-from oidc_middleware.core.identity_headers import Headers
+from oidc_middleware.core.identity_headers import Headers, folded
 from oidc_middleware.core.identity_values import claim_header, identity_headers
 from oidc_middleware.core.known import Known
 from oidc_middleware.core.principal import Principal
@@ -106,13 +106,17 @@ class Rewriting:
 def identity_of(claim_headers: tuple[tuple[bytes, str], ...]) -> Identity:
     """Return what makes the headers of an identity, and those of `claim_headers`: pairs of a name and a claim.
 
+    Where both have a name, that of `claim_headers` is meant, whether or not there is such a claim.
+
     It keeps those of the identities that were here last, for most come back with the next request.
     """
+    replaced = {folded(name) for name, _ in claim_headers}
 
     @lru_cache(_KEPT_IDENTITIES)
     def identity(principal: Principal, access_token: str | None) -> Headers:
         chosen = ((name, claim_header(principal.claims, claim)) for name, claim in claim_headers)
-        return [*identity_headers(principal, access_token), *((name, value) for name, value in chosen if value)]
+        ours = [field for field in identity_headers(principal, access_token) if field[0] not in replaced]
+        return [*ours, *((name, value) for name, value in chosen if value)]
 
     return identity
 
