@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from oidc_middleware import OIDC
+from oidc_middleware.errors import BackendUnavailable
 from oidc_middleware.testing import FakeIssuer, ManualClock
 
 from abuse.door import Door
 from redis_kit import RedisServer
-from session_kit import FETCH, LOGIN, browser_of, know_the_app
+from session_kit import FETCH, LOGIN, NAME, browser_of, know_the_app
 
 pytestmark = pytest.mark.anyio
 
@@ -57,3 +60,28 @@ async def test_each_request_goes_on_at_once_and_no_token_is_sent(
 
     assert fake_issuer.requests["token"] == exchanged
     redis_server.start()
+
+
+async def test_a_flood_of_made_up_cookies_while_the_store_hangs_turns_nobody_away_who_is_known(
+    door: Door, redis_server: RedisServer, fake_issuer: FakeIssuer, oidc_clock: ManualClock
+) -> None:
+    """Z-session-idor: each of them is looked up, and so many look-ups at once are no more taken."""
+    browser = await browser_of(door, fake_issuer)
+    assert (await browser.ask()).status == 200
+    sessions = door.oidc.sessions
+    assert sessions is not None
+    redis_server.stop()
+    oidc_clock.advance(6)
+    flood = [
+        asyncio.ensure_future(sessions.find(b"%s=%s" % (NAME.encode(), urlsafe_b64encode(os.urandom(48)))))
+        for _ in range(1500)
+    ]
+    await asyncio.sleep(0)  # all of them come first
+    assert len(sessions._opening._flights) == 1024
+
+    statuses = [(await browser.ask(headers=FETCH)).status for _ in range(3)]
+
+    refused = await asyncio.gather(*flood, return_exceptions=True)
+    redis_server.cont()
+    assert statuses == [200, 200, 200]
+    assert {type(each) for each in refused} == {BackendUnavailable}

@@ -94,6 +94,9 @@ class Opening:
             except Revoked as error:
                 self._known.forget(value)
                 raise SessionEnded(error.detail) from None
+            except BackendUnavailable:
+                if known is None or not self._may_go_on(known):
+                    raise
             if known is None:
                 return None
         known = self._known.held_against_ledger(known)
@@ -189,9 +192,8 @@ class Opening:
             try:
                 record = await self._renewed(value, cookie, record)
             except BackendUnavailable:
-                if known is None or self._denies:
+                if known is None or not self._may_go_on(known):
                     raise
-                self.allowed_unseen += 1
         elif self._limits.is_due(record, now):
             self._renew_ahead(value, cookie, record)
         return self.remember(value, cookie, record)
@@ -204,15 +206,13 @@ class Opening:
         Raises:
             BackendUnavailable: the store cannot be asked, and the session is not known here, or such are refused.
         """
-        lasts = known is not None and self._now() < known.record.ends_at
         try:
             found = await self._store.find(cookie)
         except BackendUnavailable:
-            if not lasts or self._denies:
+            if known is None or not self._may_go_on(known):
                 raise
-            self.allowed_unseen += 1
-            return known.record if known is not None else None
-        if known is None or not lasts:
+            return known.record
+        if known is None or not self._now() < known.record.ends_at:
             return found
         if found is not None and found.version >= known.record.version:
             return found
@@ -223,6 +223,12 @@ class Opening:
             else:
                 await self._store.update(cookie, known.record)
         return known.record
+
+    def _may_go_on(self, known: KnownSession) -> bool:
+        """Tell whether a session that is known here goes on while nobody can say more of it, and count it."""
+        goes_on = not self._denies and self._now() < known.record.ends_at
+        self.allowed_unseen += goes_on
+        return goes_on
 
     async def _touched(self, cookie: SessionCookie, record: Record, touched: Record) -> Record:
         try:
