@@ -46,12 +46,12 @@ def ask(page: Page) -> str:
     """Press the button by which the page asks the app, and return what came."""
     page.locator("#ask").click()
     expect(page.locator("#answer")).not_to_be_empty()
-    return page.locator("#answer").inner_text()
+    return str(page.locator("#answer").inner_text())
 
 
 def at_the_provider(app: Fleet, page: Page) -> bool:
     """Tell whether the page is the provider's login."""
-    return page.url.startswith(f"{app.provider.issuer}/interaction/")
+    return str(page.url).startswith(f"{app.provider.issuer}/interaction/")
 
 
 def sign_out_at_the_provider(app: Fleet, page: Page) -> None:
