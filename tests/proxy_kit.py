@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from oidc_middleware import OIDC, OIDCMiddleware
-from oidc_middleware.cli.protocol import http_protocol
+from oidc_middleware.cli.protocol import http_protocol, websocket_protocol
 from oidc_middleware.proxy import ReverseProxy
 from oidc_middleware.testing import FakeIssuer
 from oidc_middleware.testing.server import bind
@@ -175,7 +175,7 @@ async def served(app: ASGIApp, *, parser: Any = "h11", **options: Any) -> AsyncI
     config = uvicorn.Config(
         app,
         http=parser,
-        ws="auto",
+        ws=websocket_protocol(),
         lifespan="on",
         log_config=None,
         proxy_headers=False,

@@ -130,6 +130,27 @@ async def test_without_a_token_nobody_is_asked(front: Front, app: Sockets) -> No
 
 
 @pytest.mark.parametrize(
+    ("request_line", "header", "status"),
+    [
+        ("POST /ws", "Content-Length: 2", 400),
+        ("GET /ws", "Content-Length: 2", 400),
+        ("GET /ws", "Transfer-Encoding: chunked", 400),
+        ("GET /ws", "X-Long: " + "a" * 20_000, 431),
+        ("GET /ws", "\r\n".join(f"X-{number}: 1" for number in range(200)), 431),
+        ("GET /" + "x" * 20_000, "X-A: 1", 414),
+    ],
+    ids=["POST", "length", "chunks", "long", "many", "target"],
+)
+async def test_a_handshake_that_is_none_is_answered(
+    front: Front, app: Sockets, request_line: str, header: str, status: int
+) -> None:
+    """And the connection ends: nobody waits for the other."""
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    answer = await front.ask(request_line, *upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", header, body=b"hi")
+    assert (answer.status, app.requests) == (status, [])
+
+
+@pytest.mark.parametrize(
     ("offered", "chosen"),
     [(["chat.v1", "chat.v2"], "chat.v2"), (["chat.v1"], "chat.v1"), (None, None)],
 )

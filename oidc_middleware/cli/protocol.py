@@ -15,3 +15,10 @@ def http_protocol() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     return H11Protocol
+
+
+def websocket_protocol() -> type[asyncio.Protocol]:
+    """Return the protocol that every uvicorn takes where websockets is installed, with what we mend of it."""
+    from oidc_middleware.cli.websockets_protocol import AnsweredHandshake
+
+    return AnsweredHandshake

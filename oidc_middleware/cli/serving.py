@@ -10,7 +10,7 @@ from collections.abc import Callable
 import uvicorn
 from starlette.types import ASGIApp
 
-from oidc_middleware.cli.protocol import http_protocol
+from oidc_middleware.cli.protocol import http_protocol, websocket_protocol
 from oidc_middleware.cli.terminal import printable
 from oidc_middleware.errors import ConfigError
 
@@ -66,7 +66,7 @@ def serve(
     config = uvicorn.Config(
         app,
         http=http_protocol(),
-        ws="auto" if passes_on else "none",
+        ws=websocket_protocol() if passes_on else "none",
         ws_per_message_deflate=not passes_on,
         lifespan="on",
         proxy_headers=False,
