@@ -71,13 +71,14 @@ def test_it_says_where_it_listens_and_what_is_behind_it() -> None:
     ("options", "cure"),
     [
         ([], "required: --upstream"),
-        (["--upstream=127.0.0.1:9000"], "upstream: is not an https URL. Write it as"),
+        (["--upstream=127.0.0.1:9000"], "upstream: is no http or https URL. Write it as http://host:port"),
         (["--upstream=http://a.example/?x"], "upstream: has a query"),
         (["--upstream=http://u:p@a.example"], "upstream: has a user name or password in it"),
         ([UPSTREAM, "--read-timeout=0"], "choose a number of seconds above 0"),
         ([UPSTREAM, "--connect-timeout=nan"], "choose a number of seconds above 0"),
         ([UPSTREAM, "--claim-header=X-Name"], "write NAME=CLAIM"),
         ([UPSTREAM, "--claim-header=Host=name"], "'Host' is no header that can hold a claim"),
+        ([UPSTREAM, f"--upstream-ca-file={__file__}"], "ca_file: is for an https upstream"),
         (["--upstream=https://a.example", "--upstream-ca-file=/none"], "ca_file: '/none' cannot be read"),
     ],
 )

@@ -71,6 +71,8 @@ class ReverseProxy:
         for name, value in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
             if not value > 0:
                 raise ConfigError(name, f"is {value!r}", "Choose a number of seconds above 0.")
+        if ca_file is not None and not self.upstream.secure:
+            raise ConfigError("ca_file", "is for an https upstream, and this one is http", "Leave it out.")
         self._read_timeout = read_timeout
         self._websocket_max_size = websocket_max_size
         self._pass_access_token = pass_access_token

@@ -14,6 +14,7 @@ from oidc_middleware.settings.problem import Problem
 
 # What stands in a path as it is (RFC 3986 §3.3). A `%` was decoded once already, so it is none of an escape.
 _PATH = "/:@!$&'()*+,;=~"
+_FORM = "Write it as http://host:port, with a path if need be."
 _USUAL_PORTS = {"http": 80, "https": 443}
 # RFC 9112 §3.2.1: the origin form. What is no printable ASCII was escaped, or is none.
 _ORIGIN_FORM = re.compile(rb"/[!-\"$-~]*")
@@ -36,12 +37,14 @@ class Upstream:
         Raises:
             ConfigError: no http or https URL, or one with a user, a query or a fragment.
         """
+        if not url.lower().startswith(("http://", "https://")):
+            raise ConfigError("upstream", "is no http or https URL", _FORM)
         try:
             scheme, host, port, path, query = parse_url(urls.endpoint(url))
         except Problem as problem:
             raise problem.of("upstream") from None
         if query:
-            raise ConfigError("upstream", "has a query", "Write it as http://host:port, with a path if need be.")
+            raise ConfigError("upstream", "has a query", _FORM)
         shown = f"[{host}]" if ":" in host else host
         authority = shown if port == _USUAL_PORTS[scheme] else f"{shown}:{port}"
         return cls(scheme == "https", host, port, authority.encode(), path.rstrip("/").encode())
