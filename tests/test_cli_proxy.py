@@ -97,6 +97,28 @@ def test_an_address_that_is_taken_is_named() -> None:
     assert "cannot be had (Address already in use)" in said
 
 
+def test_what_is_cut_at_the_end_is_counted_and_not_shown() -> None:
+    """An event stream never ends by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, FakeIssuer(audience=AUDIENCE).serve_in_thread() as issuer:
+        command = [*COMMAND, "--port=0", f"--upstream=http://127.0.0.1:{silent.getsockname()[1]}"]
+        settings = environment({"issuer": issuer.url, "audience": AUDIENCE, "public": "/events"})
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=settings, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().split()[2].rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port), START_SECONDS) as client:
+                client.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+                silent.settimeout(START_SECONDS)
+                with silent.accept()[0]:
+                    process.terminate()
+                    _, log = process.communicate(timeout=START_SECONDS)
+        finally:
+            end(process)
+    assert "Cancel 1 running task(s)" in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize("name", ["uvicorn-httptools", "hypercorn", "granian"])
 def test_apps_under_every_server(name: str, tmp_path: Path) -> None:
     """What stands behind it may be anything; here it has a door of its own, which the passed token opens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -97,4 +98,6 @@ class _Server(uvicorn.Server):
 
 
 def _is_no_noise(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_SPURIOUS)
+    # How many requests were cut at the end it says in a line of its own: it need not show where each of them was.
+    was_cut = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not (was_cut or record.getMessage().startswith(_SPURIOUS))
