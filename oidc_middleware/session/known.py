@@ -39,10 +39,6 @@ class Ledger(Protocol):
     """What the ledger of revocations says of an identity, from memory."""
 
     @property
-    def is_stale(self) -> bool:
-        """Whether what is known here is older than it may be."""
-
-    @property
     def begin(self) -> Any:
         """Waits until the ledger is loaded."""
 
