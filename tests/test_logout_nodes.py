@@ -17,7 +17,7 @@ from oidc_middleware.testing import FakeIssuer, faults
 
 from redis_kit import PATIENCE, RedisServer, proxy_of, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient_tiers")]
 
 SIGN_OUT = "/oauth2/sign_out"
 COOKIE = "__Host-oidc_session"

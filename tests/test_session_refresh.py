@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from oidc_middleware import OIDC, Rule
+from oidc_middleware.errors import ProviderInvalid
 from oidc_middleware.session.sessions import Sessions
 from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
@@ -395,6 +396,54 @@ async def test_new_claims_are_in_force_and_the_login_stays_when_it_was(
         assert after["user"].claims.get(claim) == before["user"].claims.get(claim), claim
     await door.oidc.revoke.subject("alice", issued_before=before["user"].claims["iat"])
     assert await is_over(browser)  # a cut-off goes by the login, not by the last refresh
+
+
+async def test_a_role_that_the_id_token_no_longer_has_is_gone(
+    door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock
+) -> None:
+    fake_issuer.users["alice"] = {"groups": ["staff"], "roles": ["admin"]}
+    browser = await browser_of(door, fake_issuer)
+    before = (await browser.ask()).seen
+    fake_issuer.users["alice"] = {"groups": ["staff"]}
+    oidc_clock.advance(LIFE + 1)
+
+    after = (await browser.ask()).seen
+
+    assert before is not None
+    assert after is not None
+    assert (before["user"].roles, after["user"].roles) == ({"admin"}, frozenset())
+    assert after["user"].groups == {"staff"}
+    assert after["user"].sid == before["user"].sid
+
+
+async def test_a_token_that_is_over_when_it_comes_is_no_reason_for_another_login(fake_issuer: FakeIssuer) -> None:
+    """Z-state-expired: nothing goes round in circles, whatever the issuer gives."""
+    fake_issuer.token_overrides = {"expires_in": 0, "refresh_token": None}
+    door = door_of(fake_issuer)
+    browser = await browser_of(door, fake_issuer)
+    known = await sessions_of(door).find(f"{NAME}={browser.cookie}".encode())
+    assert known is not None
+
+    with pytest.raises(ProviderInvalid):
+        await known.access_token()
+
+    assert (await browser.ask(headers=NAVIGATION)).status == 200
+
+
+async def test_who_signs_out_needs_no_new_token(door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock) -> None:
+    """The access token is over, and the issuer, which would renew it, does not answer."""
+    browser = await browser_of(door, fake_issuer)
+    cookie, before = browser.cookie, exchanges(fake_issuer)
+    oidc_clock.advance(LIFE + 1)
+    fake_issuer.fault("token", faults.status(503))
+
+    answer = await browser.ask("/oauth2/sign_out", headers=NAVIGATION)
+
+    assert answer.status == 303
+    fake_issuer.heal()
+    browser.jar[NAME] = cookie
+    assert (await browser.ask(headers=FETCH)).status == 401
+    assert exchanges(fake_issuer) == before
 
 
 async def test_an_issuer_whose_keys_nobody_can_fetch_now(

@@ -246,6 +246,27 @@ async def test_sessions_of_workers_over_one_file(node: MakeNode, fake_issuer: Fa
     assert (await at(there, browser).ask()).status == 200
 
 
+async def test_a_session_of_longer_settings_stays_dead(
+    node: MakeNode, fake_issuer: FakeIssuer, oidc_clock: ManualClock, tmp_path: Path
+) -> None:
+    """Somebody lowers `session_absolute` and starts one node anew; what ends there ends for the other one, too."""
+    url, long = f"sqlite:///{tmp_path}/cache.sqlite", {"session_idle": 500_000, "session_absolute": 500_000}
+    old, new = node(url, journal=None, **long), node(url, journal=None, session_idle=3600, session_absolute=3600)
+    browser = await browser_of(old, fake_issuer)
+    other, cookie = at(new, browser), browser.cookie
+    oidc_clock.advance(7200)
+    assert [(await each.ask()).status for each in (browser, other)] == [200, 200]
+
+    assert (await other.ask("/oauth2/sign_out", headers=NAVIGATION)).status == 303
+
+    browser.jar[NAME] = cookie
+    await until(lambda: old.oidc.stats()["revocations"]["entries"] > 0)
+    for _ in range(2):
+        assert [(await each.ask(headers=FETCH)).status for each in (browser, other)] == [401, 401]
+        browser.jar[NAME] = cookie
+        oidc_clock.advance(6)
+
+
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_a_node_that_starts_while_the_store_is_down(
     redis_server: RedisServer, node: MakeNode, fake_issuer: FakeIssuer, oidc_clock: ManualClock, outage: str

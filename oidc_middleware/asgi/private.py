@@ -29,7 +29,7 @@ def private(start: Message) -> Message:
         if name == b"cache-control":
             return start
         if name == b"content-type":
-            is_page = value.startswith(b"text/html")
+            is_page = value[:9].lower() == b"text/html"
         elif name in _VALIDATORS:
             has_validator = True
     control = _ASKED_AGAIN if has_validator and not is_page else _NOT_STORED

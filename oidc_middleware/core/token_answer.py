@@ -12,6 +12,8 @@ from oidc_middleware.core.grant import Grant
 # RFC 6749 appendix A: VSCHAR, of which tokens are made. Nothing of it can end a header.
 _TOKEN = re.compile(r"[\x20-\x7e]+")
 _DIGITS = re.compile(r"[0-9]{1,10}")
+# Three hundred years. What is longer is taken as this: a larger integer may be no float.
+_LONGEST_LIFE = 1e10
 
 Answer = Mapping[str, Any]
 
@@ -27,6 +29,8 @@ def read_grant(answer: Answer) -> Grant:
     access_token = _token(answer, "access_token")
     if access_token is None:
         raise ValueError("access_token is missing")
+    if isinstance(answer.get("expires_at"), list | dict):  # no standard has it, but Authlib makes a number of it
+        raise ValueError("expires_at is not a time")  # noqa: TRY004  an answer is wrong, not a caller
     return Grant(
         access_token=access_token,
         token_type=_token_type(answer),
@@ -72,4 +76,4 @@ def _seconds(answer: Answer, name: str) -> float | None:
         return float(value)
     if (type(value) is not int and type(value) is not float) or not (0 <= value < math.inf):
         raise ValueError(f"{name} is not a number of seconds")
-    return value
+    return float(min(value, _LONGEST_LIFE))

@@ -30,7 +30,9 @@ class Ends:
 
     async def end(self, cookie: SessionCookie, record: Record) -> Any:
         """End a session on every node, and return the receipt of the ledger."""
-        receipt = await self._end_by_name(record.issuer, record.name, record.began + self._limits.absolute)
+        # It may have begun when session_absolute was longer, and another node may still go by that.
+        last = max(record.began + self._limits.absolute, record.deadline)
+        receipt = await self._end_by_name(record.issuer, record.name, last)
         subject = str(msgspec.json.decode(record.claims).get("sub"))
         await self._forgotten(record.issuer, subject, record.name, cookie.store_key)
         return receipt

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from oidc_middleware.core import base64url
 from oidc_middleware.core.claims_mapping import ClaimsMapping
 from oidc_middleware.core.principal import Principal
 from oidc_middleware.session.record import Record
+
+# A refreshed ID token is that of the same login (OpenID Connect Core §12.2), and need not say all of this again.
+_HELD: Final = ("iat", "nonce", "auth_time")
+_HELD_UNLESS_TOLD: Final = frozenset({"sid", "azp", "acr", "amr"})
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -39,7 +44,21 @@ def kept_claims(claims: Mapping[str, Any]) -> bytes:
 
 
 def renewed_claims(record: Record, news: Mapping[str, Any]) -> bytes:
-    """Return the claims after a refresh that brought an ID token; when the user logged in stays as it was."""
+    """Return the claims after a refresh that brought an ID token: a role that it no longer has is gone.
+
+    What userinfo said at the login stays, and so does what cut-offs go by: when the user logged in, and with which
+    session at the issuer.
+    """
     before = _decode(record.claims)
-    held = {name: before[name] for name in ("iat", "nonce", "auth_time") if name in before}
-    return _encode({**before, **news, **held})
+    said = _said_by(record.id_token)
+    kept = {name: value for name, value in before.items() if name not in said or name in _HELD_UNLESS_TOLD}
+    held = {name: before[name] for name in _HELD if name in before}
+    return _encode({**kept, **news, **held})
+
+
+def _said_by(id_token: str) -> frozenset[str]:
+    """Return the names of the claims in an ID token that was verified before."""
+    try:
+        return frozenset(_decode(base64url.decode(id_token.split(".")[1].encode("ascii"))))
+    except (IndexError, ValueError, msgspec.MsgspecError):
+        return frozenset()

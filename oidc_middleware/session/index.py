@@ -17,6 +17,7 @@ MOST_LISTED: Final = 64
 """How many sessions of a user are listed, the newest ones; more are possible."""
 
 _ATTEMPTS = 8
+_EMPTY_SECONDS = 60.0
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -80,10 +81,10 @@ class Index:
             before = _EMPTY if page is None else page
             sessions = change(_lasting(before.sessions, self._now()))[-MOST_LISTED:]
             after = _Page(before.version + 1, sessions)
-            if not sessions:
-                await self._cache.delete(key)
+            if page is None and not sessions:
                 return
-            data, end = _encode(after), max(session.deadline for session in sessions)
+            # A list that is empty goes by itself: a deletion would not know of a session that came meanwhile.
+            data, end = _encode(after), max((s.deadline for s in sessions), default=self._now() + _EMPTY_SECONDS)
             write = self._cache.add if page is None else self._cache.update
             if await write(key, data, end, after.version):
                 return

@@ -12,7 +12,7 @@ from oidc_middleware.cache import TypedCache
 from oidc_middleware.cache.loading import Flights
 from oidc_middleware.clock import Clock
 from oidc_middleware.core.claims_mapping import ClaimsMapping
-from oidc_middleware.errors import BackendUnavailable, ProviderError, Revoked, SessionEnded
+from oidc_middleware.errors import BackendUnavailable, ProviderError, ProviderInvalid, Revoked, SessionEnded
 from oidc_middleware.session.cookie import SessionCookie, read
 from oidc_middleware.session.ends import Ends
 from oidc_middleware.session.identity import claims_of, principal_of
@@ -29,6 +29,8 @@ STOP_SECONDS: Final = 6.0
 
 # While the store cannot be asked it is tried again so often, in seconds.
 _RETRY_SECONDS = 1.0
+# Who logged in so short a time ago is not sent to the login again for an access token: that would go round and round.
+_JUST_BEGUN_SECONDS = 10.0
 
 
 class IssuerOfSessions(NamedTuple):
@@ -103,6 +105,27 @@ class Opening:
         self._known.admit(header, known)
         return known
 
+    async def look(self, value: bytes) -> KnownSession | None:
+        """Return the session of a cookie as it is, its access token over or not, for whoever ends it.
+
+        The issuer is not asked. None: the cookie is of no session that lasts.
+
+        Raises:
+            SessionEnded: it was ended.
+            BackendUnavailable, RevocationStale: nobody can say.
+        """
+        cookie = read(value)
+        if cookie is None:
+            return None
+        await self.ledger.begin()
+        try:
+            record = await self._looked_up(cookie, self._known.peek(value))
+        except Revoked as error:
+            raise SessionEnded(error.detail) from None
+        if record is None or not self._lasts(record):
+            return None
+        return self._known.held_against_ledger(self._known_as(value, cookie, record))
+
     async def newest(self, known: KnownSession) -> Record:
         """Return what is kept of a session: as the store has it now, or else as it is known here."""
         record = (self._known.peek(known.value) or known).record
@@ -116,11 +139,13 @@ class Opening:
 
         Raises:
             SessionEnded: it is over and cannot be renewed.
-            ProviderError, BackendUnavailable: it is over, and nobody can renew it now.
+            ProviderError, BackendUnavailable: it is over, and nobody can renew it now; or it is of no use at all.
         """
         now = self._now()
         record = (self._known.peek(known.value) or known).record
         if is_over(record, now):
+            if record.refresh_token is None and now < record.began + _JUST_BEGUN_SECONDS:
+                raise ProviderInvalid("its access token is over so soon after the login that another is of no use")
             if record.refresh_token is None:
                 raise SessionEnded("its access token is over, and there is no refresh token")
             record = await self._renewed(known.value, known.cookie, record)
@@ -147,11 +172,16 @@ class Opening:
 
     def remember(self, value: bytes, cookie: SessionCookie, record: Record) -> KnownSession:
         """Know a session from now on; what the ledger says of it is looked at by whoever uses it."""
+        known = self._known_as(value, cookie, record)
+        self._known.remember(known)
+        return known
+
+    def _known_as(self, value: bytes, cookie: SessionCookie, record: Record) -> KnownSession:
         issuer, now = self._issuers[record.issuer], self._now()
         claims = claims_of(record, issuer.client_id)
         principal = principal_of(record, claims, issuer.mapping)
         until = max(self._limits.looked_at_again(record, now), min(now + _RETRY_SECONDS, record.ends_at))
-        known = KnownSession(
+        return KnownSession(
             value=value,
             until=until,
             generation=-1,
@@ -164,8 +194,6 @@ class Opening:
             cookie=cookie,
             tokens=self,
         )
-        self._known.remember(known)
-        return known
 
     def check(self, record: Record) -> None:
         """Hold a session against the ledger.
@@ -181,7 +209,7 @@ class Opening:
         known = self._known.peek(value)
         record = await self._looked_up(cookie, known)
         now = self._now()
-        if record is None or not now < record.ends_at or record.issuer not in self._issuers:
+        if record is None or not self._lasts(record):
             self._known.forget(value)
             return None
         self.check(record)
@@ -223,6 +251,10 @@ class Opening:
             else:
                 await self._store.update(cookie, known.record)
         return known.record
+
+    def _lasts(self, record: Record) -> bool:
+        """Tell whether a session is not over by itself, and of an issuer that is still one."""
+        return self._now() < record.ends_at and record.issuer in self._issuers
 
     def _may_go_on(self, known: KnownSession) -> bool:
         """Tell whether a session that is known here goes on while nobody can say more of it, and count it."""

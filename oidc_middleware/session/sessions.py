@@ -108,6 +108,16 @@ class Sessions:
         value = self.cookies.find(header)
         return None if value is None else await self._opening.find(header, value)
 
+    async def look(self, header: bytes) -> KnownSession | None:
+        """Return what `find` does for whoever ends the session: its access token is not renewed before.
+
+        Raises:
+            InvalidRequest, SessionEnded: as `find` does.
+            BackendUnavailable, RevocationStale: nobody can say.
+        """
+        value = self.cookies.find(header)
+        return None if value is None else await self._opening.look(value)
+
     async def create(self, login: Login, *, replaces: KnownSession | None = None, user_agent: str = "") -> NewSession:
         """Begin a session under an id that nobody knows, and end the one that the browser had.
 

@@ -105,7 +105,7 @@ async def _new_session(oidc: OIDC, login: Login, cookies: bytes, user_agent: str
     sessions = oidc.sessions
     assert sessions is not None  # noqa: S101  there are some where there are logins
     try:
-        replaced = await sessions.find(cookies)
+        replaced = await sessions.look(cookies)
     except (InvalidRequest, MissingToken, TokenError, ProviderError, RevocationStale):
         replaced = None  # what nobody can read now is not what the new session is about
     created = await sessions.create(login, replaces=replaced, user_agent=user_agent)

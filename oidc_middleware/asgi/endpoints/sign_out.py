@@ -135,7 +135,7 @@ async def _signed_out(request: Request, path: str | None) -> Response:
 async def _find(request: Request) -> KnownSession | None:
     """Return the session that the browser has; None where it has none, or one that is over."""
     try:
-        return await _sessions(request).find(cookie_header(request.scope["headers"]))
+        return await _sessions(request).look(cookie_header(request.scope["headers"]))
     except (SessionEnded, TokenError):
         return None
 
