@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,7 +18,7 @@ from oidc_middleware.testing import FakeIssuer, ManualClock, faults
 
 from abuse.door import Answer, Door, is_503
 from redis_kit import until
-from session_kit import FETCH, LOGIN, NAME, NAVIGATION, Browser, browser_of, door_of, know_the_app
+from session_kit import FETCH, LOGIN, NAME, NAVIGATION, Browser, at_issuer, browser_of, door_of, know_the_app
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient_tiers")]
 
@@ -414,6 +415,23 @@ async def test_a_role_that_the_id_token_no_longer_has_is_gone(
     assert (before["user"].roles, after["user"].roles) == ({"admin"}, frozenset())
     assert after["user"].groups == {"staff"}
     assert after["user"].sid == before["user"].sid
+
+
+async def test_a_login_that_replaces_a_session_renews_nothing_of_it(
+    door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock
+) -> None:
+    """Z-fixation: the old one ends, and nobody waits for new tokens of it."""
+    browser = await browser_of(door, fake_issuer)
+    old, before = browser.cookie, exchanges(fake_issuer)
+    oidc_clock.advance(LIFE + 1)
+
+    begun = await browser.ask("/oauth2/start", headers=NAVIGATION)
+    back = urlsplit(await at_issuer(fake_issuer, begun.headers["location"], "alice"))
+    assert (await browser.ask(back.path, query=back.query.encode(), headers=NAVIGATION)).status == 302
+
+    assert exchanges(fake_issuer) == before
+    browser.jar[NAME] = old
+    assert (await browser.ask(headers=FETCH)).status == 401
 
 
 async def test_a_token_that_is_over_when_it_comes_is_no_reason_for_another_login(fake_issuer: FakeIssuer) -> None:
