@@ -1,4 +1,4 @@
-"""`oidc-middleware serve`: a process of its own, configured by the environment."""
+"""The commands that serve: processes of their own, configured by the environment."""
 
 from __future__ import annotations
 
@@ -21,6 +21,46 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of this process with these settings, and no others, as `OIDC_*` variables."""
     others = {name: value for name, value in os.environ.items() if not name.upper().startswith("OIDC_")}
     return others | {f"OIDC_{name.upper()}": value for name, value in settings.items()}
+
+
+class Command:
+    """A command of the package that serves, as a process of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.words = [sys.executable, "-m", "oidc_middleware.cli", name]
+
+    @contextmanager
+    def started(self, settings: Mapping[str, str], *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+        """Start it on a free port; return it and the two lines that it says on its standard output."""
+        process = subprocess.Popen(
+            [*self.words, "--port=0", *options],
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline() + process.stdout.readline()
+        finally:
+            if process.poll() is None:
+                end(process)
+            process.communicate()
+
+    def refused(self, settings: Mapping[str, str], *options: str) -> str:
+        """Return what it says when it cannot start."""
+        result = subprocess.run(
+            [*self.words, *options],
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "Traceback" not in result.stderr
+        return result.stderr
 
 
 @contextmanager

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -15,50 +12,16 @@ import pytest
 
 from oidc_middleware.testing import FakeIssuer
 
-from serve_kit import environment
+from serve_kit import Command, environment
 from servers_kit import AUDIENCE, START_SECONDS, end, running
 
-COMMAND = [sys.executable, "-m", "oidc_middleware.cli", "proxy"]
+COMMAND = Command("proxy")
 SETTINGS = {"issuer": "https://login.example.com", "audience": "https://api.example.com"}
 UPSTREAM = "--upstream=http://127.0.0.1:9"
 
 
-@contextmanager
-def started(settings: Mapping[str, str], *options: str) -> Iterator[str]:
-    """Start it on a free port, and return what it says."""
-    process = subprocess.Popen(
-        [*COMMAND, "--port=0", *options],
-        env=environment(settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline() + process.stdout.readline()
-    finally:
-        end(process)
-        process.communicate()
-
-
-def refused(settings: Mapping[str, str], *options: str) -> str:
-    """Return what it says when it cannot start."""
-    result = subprocess.run(
-        [*COMMAND, *options],
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        check=False,
-    )
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "Traceback" not in result.stderr
-    return result.stderr
-
-
 def test_it_says_where_it_listens_and_what_is_behind_it() -> None:
-    with started(SETTINGS | {"public": "/health,/open/*"}, UPSTREAM) as said:
+    with COMMAND.started(SETTINGS | {"public": "/health,/open/*"}, UPSTREAM) as (_, said):
         assert re.fullmatch(
             r"oidc-middleware proxies http://127\.0\.0\.1:\d+ to http://127\.0\.0\.1:9\n"
             r"  issuer: https://login\.example\.com; no login: bearer tokens only; "
@@ -83,24 +46,24 @@ def test_it_says_where_it_listens_and_what_is_behind_it() -> None:
     ],
 )
 def test_an_option_that_cannot_work_is_named_with_its_cure(options: list[str], cure: str) -> None:
-    assert cure in refused(SETTINGS, *options)
+    assert cure in COMMAND.refused(SETTINGS, *options)
 
 
 def test_settings_are_checked_too() -> None:
-    assert "OIDC_ISSUER" in refused({}, UPSTREAM)
-    assert "Did you mean OIDC_PUBLIC" in refused(SETTINGS | {"publics": "/x"}, UPSTREAM)
+    assert "OIDC_ISSUER" in COMMAND.refused({}, UPSTREAM)
+    assert "Did you mean OIDC_PUBLIC" in COMMAND.refused(SETTINGS | {"publics": "/x"}, UPSTREAM)
 
 
 def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        said = refused(SETTINGS, UPSTREAM, f"--port={taken.getsockname()[1]}")
+        said = COMMAND.refused(SETTINGS, UPSTREAM, f"--port={taken.getsockname()[1]}")
     assert "cannot be had (Address already in use)" in said
 
 
 def test_what_is_cut_at_the_end_is_counted_and_not_shown() -> None:
     """An event stream never ends by itself."""
     with socket.create_server(("127.0.0.1", 0)) as silent, FakeIssuer(audience=AUDIENCE).serve_in_thread() as issuer:
-        command = [*COMMAND, "--port=0", f"--upstream=http://127.0.0.1:{silent.getsockname()[1]}"]
+        command = [*COMMAND.words, "--port=0", f"--upstream=http://127.0.0.1:{silent.getsockname()[1]}"]
         settings = environment({"issuer": issuer.url, "audience": AUDIENCE, "public": "/events"})
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, env=settings, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
@@ -126,7 +89,10 @@ def test_apps_under_every_server(name: str, tmp_path: Path) -> None:
     with fake.serve_in_thread() as issuer, running(name, issuer.url, tmp_path / "log") as app:
         settings = {"issuer": issuer.url, "audience": AUDIENCE, "public": "/health"}
         options = (f"--upstream={app.url}", "--pass-authorization")
-        with started(settings, *options) as said, httpx2.Client(trust_env=False, timeout=START_SECONDS) as client:
+        with (
+            COMMAND.started(settings, *options) as (_, said),
+            httpx2.Client(trust_env=False, timeout=START_SECONDS) as client,
+        ):
             url = said.split()[2]
             headers = {"Authorization": f"Bearer {issuer.token('alice')}"}
             for _ in range(3):

@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -16,49 +12,15 @@ import pytest
 
 from oidc_middleware.testing import FakeIssuer
 
-from serve_kit import environment
-from servers_kit import ANSWER_SECONDS, START_SECONDS, end
+from serve_kit import Command
+from servers_kit import ANSWER_SECONDS
 
-COMMAND = [sys.executable, "-m", "oidc_middleware.cli", "serve"]
+COMMAND = Command("serve")
 SETTINGS = {"issuer": "https://login.example.com", "audience": "https://api.example.com"}
 
 
-@contextmanager
-def started(settings: Mapping[str, str], *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start it on a free port; return it and what it said on its standard output."""
-    process = subprocess.Popen(
-        [*COMMAND, "--port=0", *options],
-        env=environment(settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process, process.stdout.readline() + process.stdout.readline()
-    finally:
-        if process.poll() is None:
-            end(process)
-        process.communicate()
-
-
-def refused(settings: Mapping[str, str], *options: str) -> str:
-    """Return what it says when it cannot start."""
-    result = subprocess.run(
-        [*COMMAND, *options],
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        check=False,
-    )
-    assert (result.returncode, result.stdout) == (2, "")
-    return result.stderr
-
-
 def test_it_says_where_it_listens_and_whom_it_believes() -> None:
-    with started(SETTINGS | {"trusted_proxies": "10.0.0.0/8,::1"}) as (_, said):
+    with COMMAND.started(SETTINGS | {"trusted_proxies": "10.0.0.0/8,::1"}) as (_, said):
         assert re.fullmatch(
             r"oidc-middleware serves forward auth at http://127\.0\.0\.1:\d+/oauth2/auth\n"
             r"  issuer: https://login\.example\.com; no login: bearer tokens only; "
@@ -69,12 +31,12 @@ def test_it_says_where_it_listens_and_whom_it_believes() -> None:
 
 def test_it_says_where_browsers_log_in() -> None:
     login = {"login": "true", "base_url": "https://app.example.com", "client_id": "app", "client_secret": "x" * 20}
-    with started(SETTINGS | login) as (_, said):
+    with COMMAND.started(SETTINGS | login) as (_, said):
         assert "; login at https://app.example.com; " in said
 
 
 def test_it_warns_that_nobody_is_believed() -> None:
-    with started(SETTINGS) as (process, said):
+    with COMMAND.started(SETTINGS) as (process, said):
         assert "proxies that are believed: none" in said
         process.terminate()
         _, log = process.communicate(timeout=ANSWER_SECONDS)
@@ -82,7 +44,7 @@ def test_it_warns_that_nobody_is_believed() -> None:
 
 
 def test_it_warns_that_everybody_is_believed() -> None:
-    with started(SETTINGS | {"trusted_proxies": "0.0.0.0/0"}) as (process, _):
+    with COMMAND.started(SETTINGS | {"trusted_proxies": "0.0.0.0/0"}) as (process, _):
         process.terminate()
         _, log = process.communicate(timeout=ANSWER_SECONDS)
     assert "everybody is believed" in log
@@ -102,7 +64,7 @@ def test_it_warns_that_everybody_is_believed() -> None:
     ],
 )
 def test_a_setting_that_cannot_work_is_named_with_its_cure(settings: dict[str, str], field: str) -> None:
-    said = refused(settings)
+    said = COMMAND.refused(settings)
     assert said.startswith("oidc-middleware: ")
     assert field in said
     assert "Traceback" not in said
@@ -111,14 +73,14 @@ def test_a_setting_that_cannot_work_is_named_with_its_cure(settings: dict[str, s
 def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refused(SETTINGS, f"--port={port}")
+        said = COMMAND.refused(SETTINGS, f"--port={port}")
     assert f"127.0.0.1:{port} cannot be had (Address already in use)" in said
-    assert "cannot be had" in refused(SETTINGS, "--host=192.0.2.1")
+    assert "cannot be had" in COMMAND.refused(SETTINGS, "--host=192.0.2.1")
 
 
 def test_variables_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "variables").write_text("OIDC_ISSUER=https://login.example.com\nOIDC_AUDIENCE=a\nOIDC_PREFIX=/sso\n")
-    with started({}, f"--env-file={tmp_path}/variables") as (_, said):
+    with COMMAND.started({}, f"--env-file={tmp_path}/variables") as (_, said):
         assert "/sso/auth\n" in said
 
 
@@ -126,7 +88,7 @@ def test_variables_may_be_in_a_file(tmp_path: Path) -> None:
 def test_a_signal_ends_it_at_once_and_quietly(number: signal.Signals) -> None:
     with FakeIssuer().serve_in_thread() as issuer:
         settings = {"issuer": issuer.url, "audience": issuer.audience, "trusted_proxies": "127.0.0.1"}
-        with started(settings) as (process, said):
+        with COMMAND.started(settings) as (process, said):
             found = re.search(r"http://\S+", said)
             assert found is not None
             assert httpx2.get(found[0], trust_env=False, timeout=ANSWER_SECONDS).status_code == 401
@@ -139,7 +101,7 @@ def test_a_signal_ends_it_at_once_and_quietly(number: signal.Signals) -> None:
 
 def test_the_log_level_is_obeyed() -> None:
     settings = SETTINGS | {"trusted_proxies": "127.0.0.1", "jwks_uri": "https://login.example.com/keys"}
-    with started(settings, "--log-level=error") as (process, said):
+    with COMMAND.started(settings, "--log-level=error") as (process, said):
         found = re.search(r"http://\S+", said)
         assert found is not None
         assert httpx2.get(found[0], trust_env=False, timeout=ANSWER_SECONDS).status_code == 401
@@ -149,7 +111,7 @@ def test_the_log_level_is_obeyed() -> None:
 
 
 def test_it_listens_on_ipv6_too() -> None:
-    with started(SETTINGS | {"trusted_proxies": "::1"}, "--host=::1") as (_, said):
+    with COMMAND.started(SETTINGS | {"trusted_proxies": "::1"}, "--host=::1") as (_, said):
         found = re.search(r"http://\[::1\]:\d+/oauth2/auth", said)
         assert found is not None
         answer = httpx2.get(found[0], headers={"X-Forwarded-Uri": "*"}, trust_env=False, timeout=ANSWER_SECONDS)
