@@ -255,3 +255,30 @@ async def test_those_who_write_at_once_lose_nothing(oidc_clock: ManualClock) -> 
 
     await asyncio.gather(*(index.remove("https://a", "alice", str(number)) for number in range(8)))
     assert await index.of("https://a", "alice") == ()
+
+
+@pytest.mark.anyio
+async def test_a_login_while_the_last_session_goes_is_listed(
+    oidc_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes the last one out wrote over a list that is not the newest; and an empty one goes by itself."""
+    cache = Caches(oidc_clock).session
+    index, other, end = Index(cache, oidc_clock), Index(cache, oidc_clock), oidc_clock.now() + 1000
+    await index.add("https://a", "alice", listed("old", end))
+    read = cache.get_newest
+
+    async def read_before_a_login(key: bytes) -> bytes | None:
+        found = await read(key)
+        monkeypatch.setattr(cache, "get_newest", read)
+        await other.add("https://a", "alice", listed("new", end))
+        return found
+
+    monkeypatch.setattr(cache, "get_newest", read_before_a_login)
+    await index.remove("https://a", "alice", "old")
+    assert [each.name for each in await index.of("https://a", "alice")] == ["new"]
+
+    await index.remove("https://a", "alice", "new")
+    assert cache.stats().entries == 1
+    oidc_clock.advance(61)
+    assert await index.of("https://a", "alice") == ()
+    assert cache.stats().entries == 0

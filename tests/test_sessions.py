@@ -655,6 +655,9 @@ async def test_requires_of_starlette_and_mounts(fake_issuer: FakeIssuer) -> None
         pytest.param([], "no-store", id="F-cache-control nothing said"),
         pytest.param([(b"content-type", b"text/html"), (b"etag", b'"1"')], "no-store", id="F-cache-control page"),
         pytest.param(
+            [(b"content-type", b"Text/HTML"), (b"etag", b'"1"')], "no-store", id="F-cache-control page in capitals"
+        ),
+        pytest.param(
             [(b"content-type", b"text/css"), (b"etag", b'"1"')], "private, no-cache", id="F-cache-control validator"
         ),
         pytest.param([(b"cache-control", b"public, max-age=60")], "public, max-age=60", id="the app's word counts"),
