@@ -364,6 +364,24 @@ async def test_an_id_token_without_nonce_is_fine(door: Door, fake_issuer: FakeIs
     assert (await browser.ask(headers=FETCH)).status == 200
 
 
+async def test_a_refreshed_id_token_without_sid_leaves_the_session_at_the_issuer_as_it_is(
+    door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock
+) -> None:
+    """B-ok-sid: what the issuer ends by that name still ends."""
+    browser = await browser_of(door, fake_issuer)
+    before = (await browser.ask()).seen
+    assert before is not None
+    fake_issuer.id_token_shape = {"omit": ("sid",)}
+    oidc_clock.advance(LIFE + 1)
+
+    after = (await browser.ask()).seen
+
+    assert after is not None
+    assert after["user"].sid == before["user"].sid is not None
+    await door.oidc.revoke.session(after["user"].sid)
+    assert await is_over(browser)
+
+
 async def test_a_refresh_without_id_token_keeps_who_it_is(
     door: Door, fake_issuer: FakeIssuer, oidc_clock: ManualClock
 ) -> None:
